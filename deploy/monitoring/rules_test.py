@@ -55,7 +55,7 @@ CASES = {
     ),
     "KmsErrors": (http("0+10x40", "0+90x40"), http("0+1x40", "0+99x40")),
     "KmsSlow": (buckets(True), buckets(False)),
-    "KmsTransfersWait": gauge("kms_transfer_oldest_seconds", 4000, 60, 'state="mined", '),
+    "KmsTransfersWait": gauge("kms_transfer_oldest_seconds", 4000, 60, 'chain="1", state="mined", '),
     "KmsPaymentsStopped": counted("payment_policy_failed"),
     "KmsPaymentsPaused": gauge("kms_payments_paused", 1, 0, 'chain="1", '),
     "KmsTokenDisabled": gauge("kms_token_enabled", 0, 1, 'chain="1", token="USDC", '),

@@ -371,6 +371,7 @@ impl From<ConfirmError> for ApiError {
             ConfirmError::WalletChanged => Self::refused(ErrorCode::Conflict, detail),
             ConfirmError::Mismatch => Self::refused(ErrorCode::QuoteMismatch, detail),
             ConfirmError::NotPending => Self::refused(ErrorCode::WrongState, detail),
+            ConfirmError::OtherChain => Self::refused(ErrorCode::ChainUnavailable, detail),
             ConfirmError::IdReused => Self::refused(ErrorCode::IdReused, detail),
             ConfirmError::TooManyInFlight(_) => Self::refused(ErrorCode::TooManyInFlight, detail),
             ConfirmError::FeeTooHigh(_) => Self::refused(ErrorCode::FeeTooHigh, detail),

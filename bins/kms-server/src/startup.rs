@@ -355,7 +355,8 @@ fn run_maintenance(supervisor: &mut Supervisor, state: &State, settings: UpkeepS
     supervisor.run(by_the_clock(state, Clean::new(UnusedRows(settings), database, period)));
     supervisor.run(by_the_clock(state, Clean::new(OldSignedBytes, database, period)));
     supervisor.run(by_the_clock(state, Clean::new(OldLaunches, database, period)));
-    supervisor.run(CountTransfers { database: database.clone() });
+    let served = [state.transfers.chain().chain_id()].into();
+    supervisor.run(CountTransfers::new(database.clone(), served));
     supervisor.run(by_the_clock(state, NotifyDigests { database: database.clone() }));
     if let Some(retention) = settings.retention {
         let custody = Arc::clone(custody);

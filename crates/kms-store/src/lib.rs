@@ -67,5 +67,6 @@ pub use rate_limits::{RateLimit, RateLimitExceeded};
 pub use server_keys::{Dependants, MovedBatch, Sealed};
 #[cfg(feature = "transfers")]
 pub use transfers::{
-    HistoryCursor, HistoryCursorError, HistoryEntry, InState, LimitRefused, Page, Raises, Spending,
+    HistoryCursor, HistoryCursorError, HistoryEntry, InState, InWait, LimitRefused, Page, Raises,
+    Spending,
 };

@@ -41,7 +41,7 @@ use kms_types::{
 
 use self::expiry::find_current;
 pub use self::history::{HistoryCursor, HistoryCursorError, HistoryEntry, Page};
-pub use self::in_flight::InState;
+pub use self::in_flight::{InState, InWait};
 use self::row::Row;
 pub(crate) use self::row::to_i64;
 pub use self::spending_limits::{LimitRefused, Raises, Spending};

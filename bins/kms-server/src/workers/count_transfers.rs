@@ -1,5 +1,6 @@
 //! Counts the transfers in flight, for alerts.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use kms_chain::transfer::{TransferState, WaitReason};
@@ -15,10 +16,22 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const STATES: [TransferState; 3] =
     [TransferState::Signed, TransferState::Broadcast, TransferState::Mined];
 
-/// Counts the transfers in each state and by the reasons why they wait. Every server reports the
-/// same numbers, also those that are zero.
+/// Counts the transfers of each chain in each state and by the reasons why they wait. Every server
+/// reports the same numbers, also those that are zero. Raises an alarm for transfers on a chain
+/// that is not configured: no server follows them.
 pub(crate) struct CountTransfers {
-    pub(crate) database: Database,
+    database: Database,
+    /// The configured chains.
+    served: BTreeSet<u64>,
+    /// The others that had transfers in flight.
+    not_served: BTreeSet<u64>,
+}
+
+impl CountTransfers {
+    /// Counts on a server of these chains.
+    pub(crate) fn new(database: Database, served: BTreeSet<u64>) -> Self {
+        Self { database, served, not_served: BTreeSet::new() }
+    }
 }
 
 impl Worker for CountTransfers {
@@ -33,17 +46,31 @@ impl Worker for CountTransfers {
     async fn round(&mut self) -> Result<Next, StoreError> {
         let now = self.database.now().await?;
         let found = self.database.transfers_in_flight().await?;
-        for state in STATES {
-            let in_state = found.iter().find(|it| it.state == state);
-            let count = in_state.map_or(0, |it| it.count);
-            let age = in_state.map(|it| now.since(it.oldest)).unwrap_or_default();
-            gauge!("kms_transfers", "state" => state.as_str()).set(count as f64);
-            gauge!("kms_transfer_oldest_seconds", "state" => state.as_str()).set(age.as_secs_f64());
-        }
         let waits = self.database.waits_by_reason().await?;
-        for reason in WaitReason::ALL {
-            let count = waits.iter().find(|(it, _)| it == reason).map_or(0, |(_, count)| *count);
-            gauge!("kms_transfer_waits", "reason" => reason.as_str()).set(count as f64);
+        for chain_id in found.iter().map(|it| it.chain_id) {
+            if !self.served.contains(&chain_id) && self.not_served.insert(chain_id) {
+                let event = "chain_not_configured";
+                tracing::error!(event, chain_id, "transfers in flight on a chain without settings");
+            }
+        }
+        for chain_id in self.served.union(&self.not_served) {
+            let chain = chain_id.to_string();
+            for state in STATES {
+                let in_state =
+                    found.iter().find(|it| (it.chain_id, it.state) == (*chain_id, state));
+                let count = in_state.map_or(0, |it| it.count);
+                let age = in_state.map(|it| now.since(it.oldest)).unwrap_or_default();
+                let labels = [("chain", chain.clone()), ("state", state.as_str().to_owned())];
+                gauge!("kms_transfers", &labels).set(count as f64);
+                gauge!("kms_transfer_oldest_seconds", &labels).set(age.as_secs_f64());
+            }
+            for reason in WaitReason::ALL {
+                let in_wait =
+                    waits.iter().find(|it| (it.chain_id, it.reason) == (*chain_id, *reason));
+                let labels = [("chain", chain.clone()), ("reason", reason.as_str().to_owned())];
+                let count = in_wait.map_or(0, |it| it.count);
+                gauge!("kms_transfer_waits", &labels).set(count as f64);
+            }
         }
         Ok(Next::AfterInterval)
     }

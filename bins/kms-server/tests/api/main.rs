@@ -30,6 +30,7 @@ mod keys;
 mod limits;
 mod memory;
 mod operations;
+mod other_chain;
 mod outages;
 mod page;
 mod page_files;

@@ -58,9 +58,9 @@ async fn an_unusable_kms_key_raises_an_alarm() {
     assert!(metrics.contains(r#"kms_key_works{key="kms-test"} 1"#), "{metrics}");
     // An alert on a number that is missing would never fire.
     for zero in [
-        r#"kms_transfers{state="mined"} 0"#,
-        r#"kms_transfer_oldest_seconds{state="signed"} 0"#,
-        r#"kms_transfer_waits{reason="funds"} 0"#,
+        r#"kms_transfers{chain="31337",state="mined"} 0"#,
+        r#"kms_transfer_oldest_seconds{chain="31337",state="signed"} 0"#,
+        r#"kms_transfer_waits{chain="31337",reason="funds"} 0"#,
     ] {
         assert!(metrics.contains(zero), "{metrics}");
     }

@@ -70,6 +70,9 @@ pub enum ConfirmError {
     /// The confirmation differs from the quote.
     #[error("the confirmation differs from the quote")]
     Mismatch,
+    /// It is a transfer of another chain than that of this engine.
+    #[error("the chain of the transfer is not configured")]
+    OtherChain,
     /// The transfer is not pending: it is mined or has ended, or was never signed.
     #[error("the transfer is not pending")]
     NotPending,
@@ -141,11 +144,14 @@ impl Transfers {
             value: transfer.value,
             max_fee: transfer.max_fee(),
         };
-        if quoted != shown || transfer.chain_id != self.chain.chain_id() {
+        if quoted != shown {
             return Err(ConfirmError::Mismatch);
         }
         if is_confirmed(&transfer)? {
             return Ok(Checked::Done(Box::new(transfer)));
+        }
+        if transfer.chain_id != self.chain.chain_id() {
+            return Err(ConfirmError::OtherChain);
         }
         // The operator may have removed or changed the token since.
         if transfer.token.as_ref().is_some_and(|token| !self.has(token)) {

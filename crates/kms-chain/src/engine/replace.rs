@@ -161,9 +161,10 @@ impl Transfers {
         let is_pending = matches!(transfer.state, TransferState::Signed | TransferState::Broadcast);
         let above = self.store.last_sent(id).await?;
         match above {
-            Some(above) if is_pending && transfer.chain_id == self.chain.chain_id() => {
-                Ok((transfer, above))
+            Some(_) if is_pending && transfer.chain_id != self.chain.chain_id() => {
+                Err(ConfirmError::OtherChain)
             }
+            Some(above) if is_pending => Ok((transfer, above)),
             Some(_) | None => Err(ConfirmError::NotPending),
         }
     }

@@ -45,7 +45,12 @@ async fn transfers_in_flight_are_counted_by_state_and_reason(subject: Subject) {
     finalize(database, 6).await;
     let mut found = database.transfers_in_flight().await.unwrap();
     found.sort_unstable_by_key(|it| it.oldest);
-    let state = |state, count, before| InState { state, count, oldest: Timestamp(NOW.0 - before) };
+    let state = |state, count, before| InState {
+        chain_id: CHAIN,
+        state,
+        count,
+        oldest: Timestamp(NOW.0 - before),
+    };
     assert_eq!(
         found,
         [
@@ -54,7 +59,24 @@ async fn transfers_in_flight_are_counted_by_state_and_reason(subject: Subject) {
             state(TransferState::Signed, 1, 0),
         ]
     );
-    assert_eq!(database.waits_by_reason().await.unwrap(), [(WaitReason::Funds, 2)]);
+    let funds = InWait { chain_id: CHAIN, reason: WaitReason::Funds, count: 2 };
+    assert_eq!(database.waits_by_reason().await.unwrap(), [funds]);
+    // Those of another chain are counted apart.
+    let other = Transfer { chain_id: CHAIN + 1, ..transfer(&ann, &bob, 100, NOW) };
+    database.insert_quote(other.clone()).await.unwrap();
+    database
+        .sign(other.id, view(1, 10_000, 0), SpendingRules::default(), NOW, sign())
+        .await
+        .unwrap();
+    database.advance(other.id, Progress::Waiting(WaitReason::Funds), NOW).await.unwrap();
+    let found = database.transfers_in_flight().await.unwrap();
+    let counts = |chain| found.iter().filter(move |it| it.chain_id == chain).map(|it| it.count);
+    assert_eq!((counts(CHAIN).sum::<u64>(), counts(CHAIN + 1).sum::<u64>()), (4, 1));
+    let waits = database.waits_by_reason().await.unwrap();
+    assert!(
+        waits.contains(&funds)
+            && waits.contains(&InWait { chain_id: CHAIN + 1, count: 1, ..funds })
+    );
 }
 
 async fn old_attempts_are_deleted_except_what_is_in_a_block(subject: Subject) {
