@@ -277,9 +277,11 @@ pub trait TransferStore: Send + Sync {
     /// and inserts the event `TransferChanged`.
     ///
     /// The nonce is the first one from `view.nonce` on that no transfer of the wallet has. The
-    /// view may be older than the last signature; gaps are filled first. Every transfer with a
-    /// nonce from `view.mined` on counts against the balance, whatever its state: what is below is
-    /// in the balance.
+    /// view may be older than the last signature; gaps are filled first. It is the first one from
+    /// `view.mined` on if one of the wallet's transfers waits above it for an earlier transaction.
+    /// Transfers below it are in flight. Every transfer with a nonce from `view.mined` on counts
+    /// against the balance, whatever its state: what is below is in the balance, unless no block
+    /// that was read has settled it.
     async fn sign(
         &self,
         id: TransferId,
@@ -333,7 +335,7 @@ pub trait TransferStore: Send + Sync {
     ) -> Result<Vec<Due>, StoreError>;
 
     /// Returns what the wallet's transfers with a nonce from `mined` on may take, fees included,
-    /// and how many there are.
+    /// and how many are in flight for the next transfer.
     async fn pending_spend(
         &self,
         chain_id: u64,

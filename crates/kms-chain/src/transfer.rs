@@ -195,7 +195,7 @@ pub struct Outgoing {
     pub wei: Wei,
     /// Tokens, by contract.
     pub tokens: HashMap<EthAddress, Units>,
-    /// The number of transfers that hold a nonce.
+    /// The number of transfers with a nonce below that of the next transfer.
     pub in_flight: u32,
 }
 

@@ -155,11 +155,10 @@ fn step(
     Ok(changed == 1)
 }
 
-/// Sums up what these transfers may still take from the wallet, and counts them.
+/// Sums up what these transfers may still take from the wallet.
 fn outgoing(rows: Vec<Row>) -> Result<Outgoing, StoreError> {
     let mut outgoing = Outgoing::default();
     for row in rows {
-        outgoing.in_flight = outgoing.in_flight.saturating_add(row.nonce_held.is_some().into());
         outgoing.add(&row.parse()?);
     }
     Ok(outgoing)
@@ -409,11 +408,8 @@ impl TransferStore for Database {
         address: EthAddress,
         mined: u64,
     ) -> Result<Outgoing, StoreError> {
-        self.blocking(move |connection| {
-            let address = address.to_lower_hex();
-            Ok(outgoing(sign::from_nonce(connection, to_i64(chain_id), &address, mined)?)?)
-        })
-        .await
+        self.blocking(move |connection| sign::pending_spend(connection, chain_id, address, mined))
+            .await
     }
 
     async fn over_limit(

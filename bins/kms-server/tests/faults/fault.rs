@@ -37,6 +37,9 @@ pub(crate) enum Fault {
     Many,
     /// The owner uses the exported key elsewhere, for the same nonces.
     KeyElsewhere,
+    /// A payment that the owner made elsewhere, and that no block includes, is pending before all
+    /// others.
+    KeyPending,
 }
 
 /// The base fee while nothing raises it, and while it is above every signed price.
@@ -44,7 +47,7 @@ pub(crate) const LOW: u64 = 1_000_000_000;
 pub(crate) const HIGH: u64 = 200_000_000_000;
 
 impl Fault {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Losses,
         Self::BaseFee,
         Self::FundsGone,
@@ -59,6 +62,7 @@ impl Fault {
         Self::Tokens,
         Self::Many,
         Self::KeyElsewhere,
+        Self::KeyPending,
     ];
 
     /// The fault of this seed, or the one that `FAULT` names.
@@ -91,6 +95,7 @@ impl Fault {
             Self::Tokens => "tokens",
             Self::Many => "many",
             Self::KeyElsewhere => "key-elsewhere",
+            Self::KeyPending => "key-pending",
         }
     }
 
@@ -121,7 +126,7 @@ impl Fault {
     }
 
     pub(crate) fn sends(self) -> u64 {
-        if self == Self::Many { 24 } else { 8 }
+        if matches!(self, Self::Many | Self::KeyPending) { 24 } else { 8 }
     }
 }
 

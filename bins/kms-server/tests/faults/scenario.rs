@@ -29,6 +29,11 @@ const TOKENS: u128 = 1_000_000_000;
 /// Where the owner of an exported key pays.
 pub(crate) const ELSEWHERE: &str = "0x00000000000000000000000000000000e15e0000";
 
+/// The gas of a payment that no block includes while they have less, and what they have else.
+const TOO_MUCH_GAS: u64 = 5_000_000;
+const BLOCK_GAS: u64 = 4_000_000;
+const USUAL_GAS: u64 = 30_000_000;
+
 /// What a node's pool takes of one wallet.
 const POOL: u64 = 16;
 
@@ -208,6 +213,10 @@ impl Scenario {
         let mut clients = self.clients.clone();
         clients.extend(armed_server.as_ref().map(|server| server.client(&self.env, &self.bearer)));
         self.follow_rules(fault, &people, &mut random);
+        if fault == Fault::KeyPending {
+            self.pay_elsewhere(&address(&people.sender), LOW, TOO_MUCH_GAS);
+            self.limit_blocks(BLOCK_GAS);
+        }
 
         let requests: Vec<_> =
             (0..fault.sends()).map(|_| request(fault, &people, &mut random)).collect();
@@ -250,6 +259,7 @@ impl Scenario {
         for proxy in &self.proxies {
             proxy.follow(Rules::default());
         }
+        self.limit_blocks(USUAL_GAS);
         self.mine(LOW);
         Run { fault, armed, crashed, acknowledged, paid, refused, took: begun.elapsed() }
     }
@@ -311,7 +321,10 @@ impl Scenario {
                     Fault::DeepReorg => {
                         self.rpc("anvil_reorg", json!([4 + chances.below(4), []]));
                     }
-                    Fault::KeyElsewhere => self.pay_elsewhere(&sender),
+                    Fault::KeyElsewhere => {
+                        self.pay_elsewhere(&sender, HIGH, 21_000);
+                        self.mine(LOW);
+                    }
                     _ => {}
                 }
             }
@@ -329,17 +342,22 @@ impl Scenario {
         }
     }
 
-    /// The owner of an exported key pays elsewhere, with the next nonce.
-    fn pay_elsewhere(&self, sender: &str) {
+    /// Sets the gas of the blocks that follow.
+    fn limit_blocks(&self, gas: u64) {
+        self.rpc("evm_setBlockGasLimit", json!([format!("{gas:#x}")]));
+    }
+
+    /// The owner of an exported key pays elsewhere, with the next nonce, at this price and with
+    /// this gas limit.
+    fn pay_elsewhere(&self, sender: &str, price: u64, gas: u64) {
         self.rpc("anvil_impersonateAccount", json!([sender]));
         let nonce = chain::count(&self.env.anvil, sender, "latest");
         let payment = json!({
-            "from": sender, "to": ELSEWHERE, "value": "0x1", "gas": "0x5208",
-            "gasPrice": format!("{HIGH:#x}"), "nonce": format!("{nonce:#x}"),
+            "from": sender, "to": ELSEWHERE, "value": "0x1", "gas": format!("{gas:#x}"),
+            "gasPrice": format!("{price:#x}"), "nonce": format!("{nonce:#x}"),
         });
         self.rpc("eth_sendTransaction", json!([payment]));
         self.rpc("anvil_stopImpersonatingAccount", json!([sender]));
-        self.mine(LOW);
     }
 
     fn end_passing_faults(&self, fault: Fault) {
@@ -391,7 +409,7 @@ fn request(fault: Fault, people: &People, random: &mut Random) -> QuoteTransfer 
     let second = usize::try_from(random.below(2)).unwrap();
     let recipient = people.recipients[second].username.as_ref().unwrap();
     let amount = match fault {
-        Fault::Many => "0.001".to_owned(),
+        Fault::Many | Fault::KeyPending => "0.001".to_owned(),
         // The sender has 1,000 milli-ETH, which is not enough for all of them.
         _ => format!("0.{:03}", 50 + random.below(200)),
     };

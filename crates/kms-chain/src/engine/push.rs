@@ -58,16 +58,13 @@ impl Transfers {
         // A step that is left is broadcast before there is something to report, unless the node
         // does not say what the market asks.
         let is_left = matches!(next, NextStep::NotYet);
-        let mut reason = match is_next {
+        let reason = match is_next {
             true if !is_left && (is_priced_out(current, head) || is_overdue) => {
                 Some(WaitReason::Fee)
             }
             false if is_overdue => Some(WaitReason::EarlierTransfer),
             true | false => None,
         };
-        if is_cancelled && reason == Some(WaitReason::EarlierTransfer) {
-            reason = None;
-        }
         // A frozen account's payment is not sent again.
         let may_send = !is_cancelled || current.kind == TransactionKind::Cancellation;
         if may_send && !endpoint.has_transaction(current.tx_hash).await? {
@@ -79,7 +76,10 @@ impl Transfers {
                 Err(WatchError::Chain(error)) => {
                     let Some(refused) = error.wait_reason() else { return Err(error.into()) };
                     self.report_refusal(transfer, &error, refused);
-                    return self.record_wait(transfer, Some(refused), now).await;
+                    // First of all it waits for the earlier one, and until then it may be refused
+                    // for its nonce alone.
+                    let reason = reason.filter(|it| *it == WaitReason::EarlierTransfer);
+                    return self.record_wait(transfer, reason.or(Some(refused)), now).await;
                 }
                 Err(error) => return Err(error),
             }

@@ -1,21 +1,40 @@
 //! Nonces: gaps are filled, and a transfer whose nonce an external transaction used is ended.
 
-use kms_chain::transfer::{TransferFailure, TransferState};
-use kms_chain::{ChainError, ConfirmError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use alloy::consensus::{Transaction, TxEnvelope};
+use alloy::eips::eip2718::Decodable2718;
+use kms_chain::transfer::{
+    MAX_IN_FLIGHT, Refusal, Transfer, TransferFailure, TransferState, WaitReason,
+};
+use kms_chain::{ChainError, Checked, ConfirmError, QuoteError, Transfers};
 use kms_core::account::Account;
-use kms_types::U256;
+use kms_types::{ReplacementId, U256};
 use serde_json::json;
 
-use crate::world::{COIN, CONFIRMATIONS, World, stranger, wei};
+use crate::refusals::{broadcast, pay, tick};
+use crate::stub::{Answer, Fate, start_proxy_by_call};
+use crate::world::{COIN, CONFIRMATIONS, World, request, stranger, wei};
+
+/// What a payment takes at most on a chain whose blocks have no place for it, and what they have.
+const TOO_MUCH_GAS: u64 = 5_000_000;
+const BLOCK_GAS: u64 = 4_000_000;
 
 /// The wallet's key is used outside of this system: a payment at the next nonce.
 pub(crate) fn use_externally(world: &World, account: &Account) -> String {
+    use_externally_with(world, account, (100_000_000_000, 21_000))
+}
+
+/// Like [`use_externally`], at this price and with this gas limit.
+fn use_externally_with(world: &World, account: &Account, (price, gas): (u64, u64)) -> String {
     let from = account.wallet.address.to_string();
     world.rpc("anvil_impersonateAccount", json!([from]));
+    let price = format!("{price:#x}");
     let payment = json!({
         "from": from, "to": "0x00000000000000000000000000000000000000dd", "value": "0x1",
-        "nonce": format!("{:#x}", world.sent(account)),
-        "maxFeePerGas": "0x174876e800", "maxPriorityFeePerGas": "0x174876e800",
+        "nonce": format!("{:#x}", world.sent(account)), "gas": format!("{gas:#x}"),
+        "maxFeePerGas": price, "maxPriorityFeePerGas": price,
     });
     let hash = world.rpc("eth_sendTransaction", json!([payment]));
     world.rpc("anvil_stopImpersonatingAccount", json!([from]));
@@ -122,6 +141,127 @@ async fn a_gap_caused_by_a_wrong_answer_is_filled_by_the_next_transfers() {
     world.tick().await;
     assert_eq!(world.state(&high).await, TransferState::Mined);
     assert_eq!((world.sent(&ann), world.balance(quote.to.address)), (4, wei(COIN / 10 * 4).0));
+}
+
+/// Sends as many payments as may be in flight behind a transaction of another program that no block
+/// includes, and returns them, with its hash, when they wait for it.
+async fn sixteen_behind(world: &World, server: &Transfers, ann: &Account) -> Vec<Transfer> {
+    use_externally_with(world, ann, (1_000_000_000, TOO_MUCH_GAS));
+    world.rpc("evm_setBlockGasLimit", json!([format!("{BLOCK_GAS:#x}")]));
+    world.read_blocks().await;
+    let mut sent = Vec::new();
+    for nonce in 1..=MAX_IN_FLIGHT {
+        sent.push(pay(world, server, ann, stranger()).await);
+        assert_eq!(sent.last().unwrap().nonce, Some(nonce.into()));
+    }
+    // They may be mined at any moment.
+    let refused = server.quote(request(ann, stranger(), "0.1"), world.now()).await;
+    assert!(matches!(refused.unwrap_err(), QuoteError::TooManyInFlight(_)));
+    sent
+}
+
+/// Mines until the payments that wait have been waiting for long.
+async fn wait(world: &World, server: &Transfers) {
+    for _ in 0..3 {
+        world.mine(1);
+        tick(world, server).await;
+    }
+}
+
+async fn reason(world: &World, transfer: &Transfer) -> Option<WaitReason> {
+    world.stored(transfer).await.wait.map(|wait| wait.reason)
+}
+
+/// Mines until everything is final, and checks that all of it was paid but what was cancelled.
+async fn ends(world: &World, server: &Transfers, ann: &Account, sent: &[Transfer]) {
+    for _ in 0..CONFIRMATIONS + 4 {
+        world.mine(1);
+        tick(world, server).await;
+    }
+    let mut paid = U256::ZERO;
+    for transfer in sent {
+        let end = world.stored(transfer).await;
+        let wanted = match end.cancel_requested_at {
+            Some(_) => TransferState::Cancelled,
+            None => TransferState::Final,
+        };
+        assert_eq!(end.state, wanted, "{:?}", transfer.nonce);
+        paid += if wanted == TransferState::Final { transfer.value.0 } else { U256::ZERO };
+    }
+    assert_eq!(world.sent(ann), u64::try_from(sent.len()).unwrap());
+    assert_eq!(world.balance(stranger().address), paid);
+}
+
+#[tokio::test]
+async fn a_payment_fills_a_gap_below_sixteen_that_wait() {
+    for is_dropped in [true, false] {
+        let world = World::new().await;
+        let (ann, server) = (world.account(1, 10 * COIN).await, &world.transfers);
+        let mut sent = sixteen_behind(&world, server, &ann).await;
+        // What the owner cancels waits no less.
+        server.cancel(sent[15].id, world.now()).await.unwrap();
+        wait(&world, server).await;
+        for transfer in &sent {
+            assert_eq!(reason(&world, transfer).await, Some(WaitReason::EarlierTransfer));
+        }
+        if is_dropped {
+            world.rpc("anvil_dropAllTransactions", json!([]));
+        }
+        // The transaction of the other program, if it is still there, is replaced by it.
+        sent.push(pay(&world, server, &ann, stranger()).await);
+        assert_eq!(sent[16].nonce, Some(0));
+        // It fills the gap once.
+        let refused = server.quote(request(&ann, stranger(), "0.1"), world.now()).await;
+        assert!(matches!(refused.unwrap_err(), QuoteError::TooManyInFlight(_)));
+        ends(&world, server, &ann, &sent).await;
+        // And the wallet pays again.
+        let next = pay(&world, server, &ann, stranger()).await;
+        assert_eq!((next.state, next.nonce), (TransferState::Broadcast, Some(17)));
+    }
+}
+
+#[tokio::test]
+async fn a_payment_that_fills_a_gap_is_sped_up_past_what_the_node_has() {
+    let world = World::new().await;
+    let ann = world.account(1, 10 * COIN).await;
+    // The node has a transaction with this nonce, and replaces it only by one at this price.
+    let price = Arc::new(AtomicU64::new(0));
+    let wanted = Arc::clone(&price);
+    let server = world.through(&start_proxy_by_call(&world.anvil.url(), move |call| {
+        let sent = broadcast(call).map(|bytes| TxEnvelope::decode_2718(&mut &bytes[..]).unwrap());
+        let is_low = sent.is_some_and(|sent| {
+            sent.nonce() == 0 && sent.max_fee_per_gas() <= u128::from(wanted.load(Ordering::SeqCst))
+        });
+        match is_low {
+            true => {
+                let words = "replacement transaction underpriced";
+                Fate::Answered(Answer::Error(-32_000, words))
+            }
+            false => Fate::Passed,
+        }
+    }));
+    let mut sent = sixteen_behind(&world, &server, &ann).await;
+    wait(&world, &server).await;
+    let quote = server.quote(request(&ann, stranger(), "0.1"), world.now()).await.unwrap();
+    price.store(quote.ladder.first().ceiling().try_into().unwrap(), Ordering::SeqCst);
+    let ready = world.ready_by(&server, &quote).await;
+    let wallet = world.open(&ann).await;
+    let filling = server.sign_and_send(ready, wallet, world.now()).await.unwrap();
+    sent.push(filling.clone());
+    assert_eq!((filling.state, filling.nonce), (TransferState::Signed, Some(0)));
+    wait(&world, &server).await;
+    let refused = WaitReason::Refused(Refusal::TipTooLow);
+    assert_eq!(reason(&world, &filling).await, Some(refused));
+
+    let fee = server.replacement_fee(filling.id).await.unwrap();
+    let id = ReplacementId::random();
+    let ready = match server.check_replacement(filling.id, id, fee.max).await.unwrap() {
+        Checked::Ready(ready) => ready,
+        Checked::Done(done) => panic!("{done:?}"),
+    };
+    let wallet = world.open(&ann).await;
+    server.sign_replacement(ready, wallet, world.now()).await.unwrap();
+    ends(&world, &server, &ann, &sent).await;
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ const REFUSALS: [(&str, WaitReason); 5] = [
 ];
 
 /// The bytes that a call broadcasts, if it does.
-fn broadcast(call: &Value) -> Option<Vec<u8>> {
+pub(crate) fn broadcast(call: &Value) -> Option<Vec<u8>> {
     if call.get("method")? != "eth_sendRawTransaction" {
         return None;
     }
@@ -34,7 +34,7 @@ fn broadcast(call: &Value) -> Option<Vec<u8>> {
 }
 
 /// Quotes and confirms through this server.
-async fn pay(world: &World, server: &Transfers, from: &Account, to: Party) -> Transfer {
+pub(crate) async fn pay(world: &World, server: &Transfers, from: &Account, to: Party) -> Transfer {
     let quote = server.quote(request(from, to, "0.1"), world.now()).await.unwrap();
     let Checked::Ready(ready) = server.check(quote.id, shown(&quote)).await.unwrap() else {
         panic!("confirmed before")
@@ -44,7 +44,7 @@ async fn pay(world: &World, server: &Transfers, from: &Account, to: Party) -> Tr
 }
 
 /// Reads all blocks, and checks every transfer through this server.
-async fn tick(world: &World, server: &Transfers) {
+pub(crate) async fn tick(world: &World, server: &Transfers) {
     world.pass(CHECK);
     world.read_blocks().await;
     server.tick(world.now()).await.unwrap();

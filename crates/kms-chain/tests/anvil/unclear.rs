@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use kms_chain::Checked;
 use kms_chain::transfer::TransferState;
-use serde_json::json;
+use kms_chain::{Checked, ConfirmError};
+use serde_json::{Value, json};
 
-use crate::stub::{Answer, Fate, start_proxy};
-use crate::world::{CHECK, COIN, World, stranger};
+use crate::stub::{Answer, Fate, start_proxy, start_proxy_by_call};
+use crate::world::{CHECK, COIN, CONFIRMATIONS, World, request, shown, stranger};
 
 const SEND: &str = "eth_sendRawTransaction";
 
@@ -118,6 +118,35 @@ async fn a_transaction_count_that_is_too_high_once_is_ignored() {
     });
     let view = world.through(&url).chain().view(ann.wallet.address, None).await.unwrap();
     assert_eq!(view.nonce, 0);
+}
+
+/// The count of mined transactions, which is of a block, and not that of pending ones.
+#[tokio::test]
+async fn a_count_of_mined_transactions_that_is_too_high_releases_no_reservation() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let first = world.quote(&ann, stranger(), "0.6").await;
+    let first = world.confirm(&ann, &first).await.unwrap();
+    let url = start_proxy_by_call(&world.anvil.url(), |call| {
+        let is_mined = call.get("method") == Some(&json!("eth_getTransactionCount"))
+            && call.pointer("/params/1").is_some_and(Value::is_object);
+        if is_mined { Fate::Answered(Answer::Result(json!("0x1"))) } else { Fate::Passed }
+    });
+    let server = world.through(&url);
+    // The quote signs nothing.
+    let quote = server.quote(request(&ann, stranger(), "0.6"), world.now()).await.unwrap();
+    let Checked::Ready(ready) = server.check(quote.id, shown(&quote)).await.unwrap() else {
+        panic!("confirmed before")
+    };
+    let wallet = world.open(&ann).await;
+    let refused = server.sign_and_send(ready, wallet, world.now()).await.unwrap_err();
+    assert!(matches!(refused, ConfirmError::Insufficient { .. }), "{refused}");
+    // Once a block that was read has it, the payment is in the balance alone.
+    world.mine(CONFIRMATIONS + 1);
+    world.tick().await;
+    assert_eq!(world.state(&first).await, TransferState::Final);
+    let next = server.quote(request(&ann, stranger(), "0.3"), world.now()).await.unwrap();
+    assert_eq!(world.confirm_at(&server, &ann, &next).await.unwrap().nonce, Some(1));
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use kms_types::{ReplacementId, Timestamp, TransferId, Units, Wei};
 
 use super::advance::{end_wait, show_last_sent};
 use super::expiry::lock;
-use super::sign::{SenderCheck, check_sender, from_nonce, insert_signed, shortfall};
+use super::sign::{SenderCheck, check_sender, insert_signed, reserving, shortfall};
 use super::{checks, find, notify_sender, spending_limits, spends};
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Failure};
@@ -91,7 +91,7 @@ fn refusal(
     let chain_id = RowRef { table: "transfers", key: &key }.convert(again.chain_id)?;
     let address = again.from.address.to_lower_hex();
     let is_cancelled = again.cancel_requested_at.is_some();
-    let mut others = from_nonce(connection, chain_id, &address, view.mined)?;
+    let mut others = reserving(connection, chain_id, &address, view.mined)?;
     others.retain(|other| other.id != key);
     let mut needed = super::outgoing(others)?;
     // A cancellation pays nothing but its fee.

@@ -1,6 +1,7 @@
 //! Signing, in one transaction with the nonce and the reserved amount. Must never sign what the
 //! balances do not cover at the maximum fee, nor with a nonce that another transfer has.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use diesel::prelude::*;
@@ -9,11 +10,11 @@ use kms_chain::ports::{ChainView, Sign, SignOutcome, SignedBytes};
 use kms_chain::spending::{HOUR, SpendingRules};
 use kms_chain::state::{self, Change};
 use kms_chain::transfer::{
-    MAX_IN_FLIGHT, Missing, Outgoing, TransactionKind, Transfer, TransferState,
+    MAX_IN_FLIGHT, Missing, Outgoing, TransactionKind, Transfer, TransferState, WaitReason,
 };
 use kms_core::ServerKeys;
 use kms_core::account::AccountState;
-use kms_types::{Timestamp, TokenAmount, TransferId, Units, Wei};
+use kms_types::{EthAddress, Timestamp, TokenAmount, TransferId, Units, Wei};
 
 use super::expiry::{expire, lock};
 use super::row::{Row, to_i64};
@@ -23,7 +24,7 @@ use crate::convert::RowRef;
 use crate::database::{AnyConnection, Failure, execute_on_either};
 use crate::dialect::Dialect;
 use crate::rate_limits;
-use crate::schema::{signed_transactions, transfers};
+use crate::schema::{settlements, signed_transactions, transfer_waits, transfers};
 
 pub(super) fn sign(
     connection: &mut AnyConnection,
@@ -54,15 +55,16 @@ pub(super) fn sign(
     };
     let (chain_id, address) =
         (row.convert(transfer.chain_id)?, transfer.from.address.to_lower_hex());
-    let others = from_nonce(connection, chain_id, &address, view.mined)?;
+    let others = reserving(connection, chain_id, &address, view.mined)?;
     if let Some(nonce) = others.iter().find_map(Row::final_nonce) {
         return Ok(SignOutcome::Contradicted { nonce });
     }
-    let nonce = free_nonce(&others, view.nonce);
-    let mut needed = super::outgoing(others)?;
-    if needed.in_flight >= MAX_IN_FLIGHT {
+    let gap = gap(connection, &others, view.mined)?;
+    let nonce = gap.unwrap_or_else(|| free_nonce(&others, view.nonce));
+    if in_flight(&others, view.mined..nonce) >= MAX_IN_FLIGHT {
         return Ok(SignOutcome::TooManyInFlight);
     }
+    let mut needed = super::outgoing(others)?;
     needed.add(&transfer);
     if let Some(missing) = shortfall(&needed, &transfer, view) {
         return Ok(SignOutcome::Insufficient { missing });
@@ -192,7 +194,7 @@ pub(super) fn check_sender(
 
 /// Returns every transfer of the wallet with a nonce from `mined` on, whatever its state, in the
 /// order of nonces: what is below is in the balance, and what is not below may not be.
-pub(super) fn from_nonce(
+fn from_nonce(
     connection: &mut AnyConnection,
     chain_id: i64,
     address: &str,
@@ -207,6 +209,46 @@ pub(super) fn from_nonce(
         .order(transfers::nonce)
         .select(Row::as_select())
         .load(connection)?)
+}
+
+/// Returns the transfers of [`from_nonce`], and the earlier ones that may be pending although the
+/// chain's count says that they are mined: no block that was read has settled them. The count is
+/// the word of one endpoint, and one that is too high must not release what they take.
+pub(super) fn reserving(
+    connection: &mut AnyConnection,
+    chain_id: i64,
+    address: &str,
+    mined: u64,
+) -> Result<Vec<Row>, Failure> {
+    let pending = [TransferState::Signed, TransferState::Broadcast].map(TransferState::as_str);
+    let earlier = mined.saturating_sub(MAX_IN_FLIGHT.into());
+    let mut reserving: Vec<Row> = transfers::table
+        .filter(transfers::chain_id.eq(chain_id))
+        .filter(transfers::from_address.eq(address))
+        // Without this the partial index is not used.
+        .filter(transfers::nonce.is_not_null())
+        .filter(transfers::nonce.assume_not_null().ge(to_i64(earlier)))
+        .filter(
+            transfers::nonce
+                .assume_not_null()
+                .ge(to_i64(mined))
+                .or(transfers::state.eq_any(pending)),
+        )
+        .order(transfers::nonce)
+        .select(Row::as_select())
+        .load(connection)?;
+    let is_counted = |row: &Row| row.nonce().is_some_and(|nonce| nonce < mined);
+    let counted: Vec<_> =
+        reserving.iter().filter(|row| is_counted(row)).map(|row| row.id.clone()).collect();
+    if counted.is_empty() {
+        return Ok(reserving);
+    }
+    let settled: Vec<String> = settlements::table
+        .filter(settlements::transfer_id.eq_any(counted))
+        .select(settlements::transfer_id)
+        .load(connection)?;
+    reserving.retain(|row| !is_counted(row) || !settled.contains(&row.id));
+    Ok(reserving)
 }
 
 /// Returns what the balances do not cover, the token first.
@@ -225,11 +267,56 @@ pub(super) fn shortfall(
     Some(Missing::Native(wei))
 }
 
+/// Returns the lowest nonce from `mined` on that none of these transfers has, if a later one waits
+/// for an earlier transaction. No transfer has that nonce: a transaction from elsewhere with
+/// the wallet's key is not mined, or the nodes dropped it, and only a payment with its nonce ends
+/// the wait. The transfers are in the order of nonces.
+fn gap(connection: &mut AnyConnection, others: &[Row], mined: u64) -> Result<Option<u64>, Failure> {
+    let gap = free_nonce(others, mined);
+    let later: Vec<_> = holders(others).filter(|(_, nonce)| *nonce > gap).collect();
+    if later.is_empty() {
+        return Ok(None);
+    }
+    let later = later.into_iter().map(|(row, _)| row.id.clone());
+    let waiting: i64 = transfer_waits::table
+        .filter(transfer_waits::transfer_id.eq_any(later.collect::<Vec<_>>()))
+        .filter(transfer_waits::reason.eq(WaitReason::EarlierTransfer.as_str()))
+        .count()
+        .get_result(connection)?;
+    Ok((waiting > 0).then_some(gap))
+}
+
+/// Counts the transfers that hold one of these nonces.
+fn in_flight(others: &[Row], nonces: Range<u64>) -> u32 {
+    let held = holders(others).filter(|(_, nonce)| nonces.contains(nonce)).count();
+    u32::try_from(held).unwrap_or(u32::MAX)
+}
+
+/// What the wallet's transfers with a nonce from `mined` on may take, and how many of them are
+/// before the next one.
+pub(super) fn pending_spend(
+    connection: &mut AnyConnection,
+    chain_id: u64,
+    address: EthAddress,
+    mined: u64,
+) -> Result<Outgoing, Failure> {
+    let others = from_nonce(connection, to_i64(chain_id), &address.to_lower_hex(), mined)?;
+    let next = gap(connection, &others, mined)?.unwrap_or(u64::MAX);
+    let in_flight = in_flight(&others, mined..next);
+    Ok(Outgoing { in_flight, ..super::outgoing(others)? })
+}
+
+/// The transfers that hold their nonces, with these.
+fn holders(rows: &[Row]) -> impl Iterator<Item = (&Row, u64)> {
+    let holders = rows.iter().filter(|row| row.nonce_held.is_some());
+    holders.filter_map(|row| row.nonce().map(|nonce| (row, nonce)))
+}
+
 /// Returns the first nonce from `floor` on that none of these transfers has. They are in the order
 /// of nonces.
 fn free_nonce(taken: &[Row], floor: u64) -> u64 {
     let mut free = floor;
-    for nonce in taken.iter().filter(|row| row.nonce_held.is_some()).filter_map(Row::nonce) {
+    for (_, nonce) in holders(taken) {
         if nonce > free {
             break;
         }

@@ -70,6 +70,9 @@ async fn no_statement_reads_a_whole_table(subject: Subject) {
             slow.push(format!("{why}\n{statement}\n{plan}"));
         }
     }
+    // What has no index is found.
+    let plan = explain::explain(&subject, "select id from transfers where client_ref = 'none'");
+    assert!(explain::problem(&plan, &tables).is_some(), "{plan}");
     assert!(slow.is_empty(), "{} of {}:\n{}", slow.len(), statements.len(), slow.join("\n\n"));
 }
 
