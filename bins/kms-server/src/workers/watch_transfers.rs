@@ -26,13 +26,33 @@ impl Worker for WatchTransfers {
     }
 
     async fn round(&mut self) -> Result<Next, StoreError> {
-        self.transfers.tick(clock::now()).await?;
+        let claimed = self.transfers.tick(clock::now()).await?;
         for used in self.transfers.take_used_nonces() {
             if let Err(error) = self.follower.settle_missed(&used, clock::now()).await {
                 let (event, transfer) = ("transfer_delayed", used.transfer);
                 tracing::warn!(event, %transfer, %error, "search for a missed block failed");
             }
         }
-        Ok(Next::AfterInterval)
+        Ok(after(claimed))
+    }
+}
+
+/// When the next round follows: at once if this one claimed as much as it may, because more may be
+/// due.
+fn after(claimed: usize) -> Next {
+    let is_full = u32::try_from(claimed).is_ok_and(|claimed| claimed >= Transfers::ROUND);
+    if is_full { Next::AtOnce } else { Next::AfterInterval }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_round_is_followed_by_another_one_at_once() {
+        let round = usize::try_from(Transfers::ROUND).unwrap();
+        assert_eq!(after(round), Next::AtOnce);
+        assert_eq!(after(round - 1), Next::AfterInterval);
+        assert_eq!(after(0), Next::AfterInterval);
     }
 }

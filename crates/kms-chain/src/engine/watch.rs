@@ -21,9 +21,6 @@ use crate::follower::UsedNonce;
 use crate::ports::Due;
 use crate::transfer::WaitReason;
 
-/// How many transfers one round claims.
-const ROUND: u32 = 200;
-
 /// How many transfers are processed at once, so that one slow answer does not delay a round.
 const CONCURRENCY: usize = 16;
 
@@ -54,6 +51,9 @@ struct Snapshot<'a> {
 }
 
 impl Transfers {
+    /// How many transfers one [`Transfers::tick`] claims at most.
+    pub const ROUND: u32 = 200;
+
     /// Processes the transfers whose check is due, and returns how many were claimed. A failure of
     /// one transfer is logged, does not affect the others, and is retried at its next check.
     /// Several processes may call this at once.
@@ -68,7 +68,7 @@ impl Transfers {
         } else if was_cut_off && !self.is_chain_stalled(now).await? {
             return Ok(0);
         }
-        let due = self.store.claim_due(self.chain.chain_id(), now, ROUND).await?;
+        let due = self.store.claim_due(self.chain.chain_id(), now, Self::ROUND).await?;
         let claimed = due.len();
         if claimed == 0 {
             return Ok(0);
