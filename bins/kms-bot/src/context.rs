@@ -255,6 +255,7 @@ impl Context {
         keyboard: Keyboard,
     ) -> HandlerResult {
         let Transfer { id, state, .. } = *transfer;
+        let shown = message.0;
         let edited = self.telegram.edit(user, message, text, keyboard.clone()).await;
         if let Err(TelegramError::Refused(_)) = edited {
             let new = self.report(user, Report::Payment(id, state), text, keyboard).await?;
@@ -263,9 +264,9 @@ impl Context {
         }
         edited?;
         self.journal.change(user, |chat| {
-            if let Some(known) = chat.payment(id) {
-                chat.remember_payment(PaymentMessage { state, ..known });
-            }
+            let new = PaymentMessage { transfer: id, message: Some(shown), state, reopened: false };
+            let known = chat.payment(id).unwrap_or(new);
+            chat.remember_payment(PaymentMessage { state, ..known });
         });
         Ok(())
     }

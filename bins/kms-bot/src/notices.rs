@@ -229,6 +229,20 @@ async fn update_transfer(context: &Context, event: &Event, transfer: &Transfer) 
     context.end_step_if(event.telegram_id, |step: &OnPage| {
         step.purpose == Purpose::Confirm(transfer.id)
     });
+    let user = event.telegram_id;
+    if let Some(known) = context.journal.chat(user).payment(transfer.id) {
+        if has_ended(known.state) && is_pending(transfer) {
+            // The event may be older than the message.
+            let current = context.kms.transfer(transfer.id).await?.filter(is_pending);
+            let Some(current) = current else { return Ok(()) };
+            let report = Report::Reopened(transfer.id);
+            return screen::report(context, user, &current, known, report).await;
+        }
+        if known.reopened && has_ended(transfer.state) {
+            let report = Report::Payment(transfer.id, transfer.state);
+            return screen::report(context, user, transfer, known, report).await;
+        }
+    }
     match transfer.state {
         // If the user deleted the message, a new one reports how the transfer ended.
         TransferState::Mined | TransferState::Failed => {
@@ -254,8 +268,28 @@ async fn update_transfer(context: &Context, event: &Event, transfer: &Transfer) 
     }
 }
 
+fn is_pending(transfer: &Transfer) -> bool {
+    matches!(transfer.state, TransferState::Signed | TransferState::Broadcast)
+}
+
+/// Whether a message that shows this state says how the payment ended.
+fn has_ended(state: TransferState) -> bool {
+    match state {
+        TransferState::Mined
+        | TransferState::Final
+        | TransferState::Failed
+        | TransferState::Cancelled => true,
+        TransferState::Quoted
+        | TransferState::Signed
+        | TransferState::Broadcast
+        | TransferState::Expired
+        | TransferState::Unknown => false,
+    }
+}
+
 /// Reports to the recipient that a payment arrives, and edits that message when it is final. If it
-/// was taken back, a new message says so: an edit would not be noticed.
+/// was taken back, a new message says so, and another one if it arrives after all: an edit would
+/// not be noticed.
 async fn update_incoming(
     context: &Context,
     user: TelegramId,
@@ -267,23 +301,27 @@ async fn update_incoming(
     let sender = screen::party(&transfer.from);
     let (message, is_edit) = match transfer.state {
         TransferState::Mined => {
-            (html!("notice-arriving", amount = received, sender = sender), true)
+            (html!("notice-arriving", amount = &received, sender = &sender), true)
         }
         TransferState::Final => {
-            (html!("notice-received", amount = received, sender = sender), true)
+            (html!("notice-received", amount = &received, sender = &sender), true)
         }
         TransferState::Signed | TransferState::Broadcast => {
-            (html!("notice-received-reopened", amount = received, sender = sender), false)
+            (html!("notice-received-reopened", amount = &received, sender = &sender), false)
         }
         TransferState::Failed | TransferState::Cancelled => {
-            (html!("notice-taken-back", amount = received, sender = sender), false)
+            (html!("notice-taken-back", amount = &received, sender = &sender), false)
         }
         TransferState::Quoted | TransferState::Expired | TransferState::Unknown => return Ok(()),
     };
     // With its transaction, so that a repeated notice is not taken for another payment.
     let message = Html::lines([message, hash(transfer.tx_hash.as_deref())]);
     let keyboard = Keyboard::row([balance_button()]);
-    match context.journal.chat(user).payment(transfer.id) {
+    let known = context.journal.chat(user).payment(transfer.id);
+    let has_arrived =
+        |known: PaymentMessage| matches!(known.state, TransferState::Mined | TransferState::Final);
+    let is_edit = is_edit && known.is_some_and(has_arrived);
+    match known {
         Some(PaymentMessage { message: Some(shown), .. }) if is_edit => {
             let shown = MessageId(shown);
             context.show_payment(user, shown, transfer, &message, keyboard).await
@@ -292,7 +330,11 @@ async fn update_incoming(
         Some(PaymentMessage { message: None, .. }) if is_edit => Ok(()),
         // The event came again.
         Some(shown) if shown.state == transfer.state => Ok(()),
-        Some(_) | None => {
+        known => {
+            if let Some(known) = known {
+                let what = html!("notice-received-what", amount = received, sender = sender);
+                screen::supersede(context, user, known, what).await?;
+            }
             let report = Report::Payment(transfer.id, transfer.state);
             context.report(user, report, &message, keyboard).await?;
             Ok(())

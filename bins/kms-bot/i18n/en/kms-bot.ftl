@@ -255,9 +255,11 @@ transfer-cancelling = Cancelling: the network decides now whether your payment o
 transfer-cancelling-waits = Cancelling, waiting since { $time }: { $reason }
 transfer-wait-fee = the network asks for more than the maximum fee you confirmed. It goes through when fees fall.
 transfer-wait-funds = your balance no longer covers it. It goes through when you have enough.
-transfer-wait-earlier = an earlier payment of yours has to go through first.
+transfer-wait-earlier = an earlier payment of yours has to go through first. If you made that one elsewhere with this wallet's key, your next payment here takes its place.
 transfer-wait-chain = the network is not making progress right now.
 transfer-wait-refused = the network does not accept this payment as it was signed.
+transfer-reopened = ⚠️ This payment is no longer confirmed, because the network dropped its block. I'll write to you when it is decided.
+transfer-superseded-message = { $what }: the network dropped a block with this payment. A newer message shows what became of it.
 transfer-confirmed = ✅ Confirmed: { $what }
 transfer-received-less = The token kept a part of it: { $amount } arrived.
 transfer-block = Block { $number }
@@ -458,6 +460,7 @@ help-examples = Send with <code>/send @bob 0.5</code> or <code>/send 0x… 0.1</
 
 notice-arriving = 📥 <b>{ $amount }</b> from { $sender } is arriving. It is in a block but not final yet: this message changes when it is.
 notice-received-reopened = ⚠️ <b>{ $amount }</b> from { $sender } is no longer confirmed, because the network dropped its block. It may still arrive: I'll write to you when it does.
+notice-received-what = <b>{ $amount }</b> from { $sender }
 notice-taken-back = ❌ <b>{ $amount }</b> from { $sender } did not arrive: the payment was taken back. It is not in your balance.
 notice-received = 📥 You received <b>{ $amount }</b> from { $sender }.
 notice-received-unnamed = 📥 You received <b>{ $amount }</b>. The sender is not shown: it came through a contract, or is a small deposit.
@@ -471,10 +474,10 @@ notice-received-total = <b>{ $amount }</b> in total
 notice-received-largest = The largest: { $amount } from { $sender }
 notice-missed = 👋 Welcome back. This happened while you had blocked me:
 notice-missed-payments =
-    📥 You received { $count ->
-        [one] { $count } payment
-       *[other] { $count } payments
-    }.
+    📥 { $count ->
+        [one] { $count } payment to you arrived, or is arriving
+       *[other] { $count } payments to you arrived, or are arriving
+    }: /history shows which are final.
 notice-password-changed = 🔐 Your password was changed on { $time }. If this wasn't you, someone knows your password and is using your Telegram account: end their session in Telegram's settings, then send /recover.
 notice-key-exported =
     🔑 Your wallet's private key was exported on { $time }. With that file and its passphrase, anyone can spend everything in this wallet, now and later, without me. If this was you, keep the two in different places.

@@ -21,6 +21,8 @@ pub(super) const PAYMENTS: usize = 64;
 pub(crate) enum Report {
     /// The state of a payment.
     Payment(TransferId, TransferState),
+    /// That a payment which had ended is pending again.
+    Reopened(TransferId),
     /// The events of a stream, up to one.
     Events(EventStream, Mark),
     /// The first of what the user missed.
@@ -52,6 +54,10 @@ pub(crate) struct PaymentMessage {
     /// Absent if a message about several payments reported it.
     pub(crate) message: Option<i32>,
     pub(crate) state: TransferState,
+    /// Whether the message reports that a payment which had ended is pending again, so that its end
+    /// is a new message: an edit would not be noticed.
+    #[serde(default)]
+    pub(crate) reopened: bool,
 }
 
 /// Up to which event each stream was reported in a chat.
@@ -138,7 +144,12 @@ impl Chat {
         }
         match report {
             Report::Payment(transfer, state) => {
-                self.remember_payment(PaymentMessage { transfer, message, state });
+                let reopened = false;
+                self.remember_payment(PaymentMessage { transfer, message, state, reopened });
+            }
+            Report::Reopened(transfer) => {
+                let (state, reopened) = (TransferState::Broadcast, true);
+                self.remember_payment(PaymentMessage { transfer, message, state, reopened });
             }
             Report::Events(stream, mark) => {
                 let reported = self.reported.of(stream);
@@ -146,8 +157,8 @@ impl Chat {
             }
             Report::Missed => {
                 for transfer in self.missed.remove_first() {
-                    let state = TransferState::Mined;
-                    self.remember_payment(PaymentMessage { transfer, message: None, state });
+                    let (message, state, reopened) = (None, TransferState::Mined, false);
+                    self.remember_payment(PaymentMessage { transfer, message, state, reopened });
                 }
             }
         }
@@ -235,7 +246,7 @@ mod tests {
         let (mut chat, transfers) = (Chat::default(), [(); 70].map(|()| TransferId::random()));
         let payment = |transfer, message| {
             let (message, state) = (Some(message), TransferState::Mined);
-            PaymentMessage { transfer, message, state }
+            PaymentMessage { transfer, message, state, reopened: false }
         };
         for (transfer, message) in transfers.iter().zip(1..) {
             chat.remember_payment(payment(*transfer, message));

@@ -17,6 +17,7 @@ mod operations;
 mod outages;
 mod page;
 mod process;
+mod reorganised;
 mod resilience;
 mod secrets;
 mod seeds;

@@ -13,6 +13,7 @@ use crate::chat::keyboard::Keyboard;
 use crate::chat::telegram::TelegramError;
 use crate::context::{Context, HandlerResult};
 use crate::format::{self, amount, at_most, coins, date, symbol, time};
+use crate::journal::reports::{PaymentMessage, Report};
 use crate::page::Place;
 use crate::texts::{Html, Text, html, text};
 
@@ -49,6 +50,43 @@ pub(crate) async fn update(
     let (text, keyboard) = screen(context, user, transfer).await?;
     let current = current_message(context, user, message, transfer);
     match context.telegram.edit(user, current, &text, keyboard).await {
+        Err(TelegramError::Refused(_)) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// Reports a payment in a new message, because an edit would not be noticed: one that had ended is
+/// pending again, or has ended after that. `known` is the message that showed it before.
+pub(crate) async fn report(
+    context: &Context,
+    user: TelegramId,
+    transfer: &Transfer,
+    known: PaymentMessage,
+    report: Report,
+) -> HandlerResult {
+    let (text, keyboard) = screen(context, user, transfer).await?;
+    let text = match report {
+        Report::Reopened(_) => Html::paragraphs([html!("transfer-reopened"), text]),
+        Report::Payment(..) | Report::Events(..) | Report::Missed => text,
+    };
+    let network = context.network.of_chain(transfer.chain_id).await?;
+    let amount = amount(transfer.value, transfer.token.as_ref(), &network);
+    let what = html!("transfer-what", amount = amount, recipient = party(&transfer.to));
+    supersede(context, user, known, what).await?;
+    context.report(user, report, &text, keyboard).await?;
+    Ok(())
+}
+
+/// Says in an earlier message about a payment that a newer one follows.
+pub(crate) async fn supersede(
+    context: &Context,
+    user: TelegramId,
+    earlier: PaymentMessage,
+    what: Html,
+) -> HandlerResult {
+    let Some(message) = earlier.message else { return Ok(()) };
+    let text = html!("transfer-superseded-message", what = what);
+    match context.telegram.edit(user, MessageId(message), &text, Keyboard::none()).await {
         Err(TelegramError::Refused(_)) => Ok(()),
         other => Ok(other?),
     }

@@ -1,0 +1,88 @@
+//! Payments whose block the chain removes: the sender and the recipient are notified of it, and of
+//! what becomes of them, each time in a new message.
+
+use kms_sandbox::StageOptions;
+use serde_json::json;
+
+use crate::texts;
+use crate::waiting::rpc;
+use crate::world::{ANNS, Plays, World};
+
+/// As many blocks as the payment and those on top of it.
+const DEEP: u64 = 4;
+
+/// Ann has paid Bob, and both were notified that it is final. No block is mined by itself any more.
+async fn paid() -> World {
+    let mut world = World::with_wallets(StageOptions::default()).await;
+    world.ann.confirms("/send @bob 0.5").await;
+    world.ann.says(ANNS);
+    world.ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
+    world.bob.bot_with("notice-arriving", &["0.5 ETH"]).await;
+    rpc(&world, "evm_setAutomine", json!([false]));
+    rpc(&world, "anvil_mine", json!(["0x3"]));
+    world.bob.bot_with("notice-received", &["0.5 ETH"]).await;
+    world
+}
+
+/// How many messages in a chat show this.
+fn shown(phone: &bot_api_sim::Phone, id: &str) -> usize {
+    let chat = phone.person().chat();
+    chat.iter().filter(|shown| texts::is(id, &shown.text)).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_final_payment_that_is_taken_back_and_made_again_is_reported_to_both() {
+    let mut world = paid().await;
+    rpc(&world, "anvil_reorg", json!([DEEP, []]));
+    let pending = world.ann.bot("transfer-reopened").await;
+    let reopened = world.bob.bot_with("notice-received-reopened", &["0.5 ETH"]).await;
+    // Neither chat has a message any more that says that it was paid.
+    assert_eq!(shown(&world.ann, "transfer-confirmed"), 0, "{}", world.ann.transcript());
+    assert_eq!(shown(&world.bob, "notice-received"), 0, "{}", world.bob.transcript());
+
+    rpc(&world, "evm_setIntervalMining", json!([1]));
+    let confirmed = world.ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
+    let received = world.bob.bot_with("notice-received", &["0.5 ETH"]).await;
+    assert!(confirmed.id > pending.id, "an edit would not be noticed");
+    assert!(received.id > reopened.id, "an edit would not be noticed");
+    assert_eq!(shown(&world.ann, "transfer-reopened"), 0, "{}", world.ann.transcript());
+    assert_eq!(shown(&world.bob, "notice-received-reopened"), 0, "{}", world.bob.transcript());
+    world.stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_final_payment_that_is_taken_back_and_cancelled_is_reported_to_both() {
+    let mut world = paid().await;
+    rpc(&world, "anvil_reorg", json!([DEEP, []]));
+    rpc(&world, "anvil_dropAllTransactions", json!([]));
+    world.ann.bot("transfer-reopened").await;
+    let reopened = world.bob.bot_with("notice-received-reopened", &["0.5 ETH"]).await;
+    let transfer = world.transfers(&world.ann).await.remove(0);
+    world.stage.client.cancel(transfer.id).await.unwrap();
+    rpc(&world, "anvil_dropAllTransactions", json!([]));
+    rpc(&world, "evm_setIntervalMining", json!([1]));
+    world.ann.bot_with("transfer-cancelled-on-chain", &["0.5 ETH"]).await;
+    let taken = world.bob.bot_with("notice-taken-back", &["0.5 ETH"]).await;
+    assert!(taken.id > reopened.id);
+    assert_eq!(shown(&world.bob, "notice-received-reopened"), 0, "{}", world.bob.transcript());
+    world.stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recipient_who_blocked_the_bot_is_notified_later_that_it_was_taken_back() {
+    let mut world = paid().await;
+    world.bob.person().blocks();
+    rpc(&world, "anvil_reorg", json!([DEEP, []]));
+    rpc(&world, "anvil_dropAllTransactions", json!([]));
+    world.ann.bot("transfer-reopened").await;
+    let transfer = world.transfers(&world.ann).await.remove(0);
+    world.stage.client.cancel(transfer.id).await.unwrap();
+    rpc(&world, "anvil_dropAllTransactions", json!([]));
+    rpc(&world, "evm_setIntervalMining", json!([1]));
+    world.ann.bot_with("transfer-cancelled-on-chain", &["0.5 ETH"]).await;
+    world.bob.person().unblocks();
+    world.bob.says("/help");
+    world.bob.bot_with("notice-taken-back", &["0.5 ETH"]).await;
+    assert_eq!(shown(&world.bob, "notice-received"), 0, "{}", world.bob.transcript());
+    world.stage.stop().await;
+}
