@@ -24,7 +24,6 @@ export async function screen(context) {
 }
 
 function quoted(context, { transfer, view }, changed = false) {
-  if (transfer.expires_at <= Date.now()) return progress(context, { ...transfer, state: 'expired' });
   const { network, account } = context;
   const confirm = new Act('POST', '/transfer/confirm');
   const secret = passwordField({ label: t('password'), account });
@@ -68,9 +67,10 @@ async function speedUp(context, transfer) {
     progress(context, await replace.send({ id, password_hash, max_fee: fee.max_fee }));
   };
   const coin = native(network);
+  const what = transfer.cancel_requested_at ? 'speed.cancel' : 'speed';
   show(
-    t('speed.title'),
-    el('p', { class: 'lead' }, t('speed.text')),
+    t(`${what}.title`),
+    el('p', { class: 'lead' }, t(`${what}.text`)),
     payment(context, transfer, [
       [t('speed.usual'), amount(fee.usual_fee, coin)],
       [t('speed.max'), amount(fee.max_fee, coin)],
@@ -127,17 +127,19 @@ function progress(context, transfer, times = TIMES) {
   const { state } = transfer;
   const isPending = ['signed', 'broadcast'].includes(state);
   const isPaid = state === 'mined' || state === 'final';
+  // A quote costs nothing; a transaction that cancelled a payment does.
+  const isCancelledByFee = state === 'cancelled' && transfer.fee;
   const title = t(`state.${transfer.cancel_requested_at && isPending ? 'cancelling' : state}`);
   const mark = isPaid ? 'tick' : isPending ? 'spinner' : 'cross';
   const coin = native(network);
   show(
     title,
     el('div', { class: mark, 'aria-hidden': 'true', 'data-final': true }),
-    el('p', { class: 'lead' }, t(`state.${state}.text`)),
+    el('p', { class: 'lead' }, t(`state.${isCancelledByFee ? 'cancelled.paid' : state}.text`)),
     transfer.failure && note('danger', el('p', {}, t(`failure.${transfer.failure}`))),
     isPending && transfer.wait && note('warning', el('p', {}, t(`wait.${transfer.wait.reason}`))),
     payment(context, transfer, [
-      isPaid && transfer.fee && [t('confirm.paid'), amount(transfer.fee, coin)],
+      transfer.fee && [t('confirm.paid'), amount(transfer.fee, coin)],
       transfer.tx_hash && [t('confirm.hash'), transaction(transfer.tx_hash, network)],
     ]),
     isPending && context.purpose === 'c' && transfer.wait && linkTo(`s${transfer.id}`, t('speed.do'), 'link'),

@@ -1,6 +1,7 @@
 //! Every flow of an owner.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use kms_client::{Page, hash_password};
 use kms_server_testing::requests::{COIN, quote, telegram};
@@ -134,6 +135,7 @@ async fn whole_story(visit: &Visit<'_>) {
     home(visit).await;
     pays(visit, &phrase).await;
     speeds_up(visit, &phrase).await;
+    cancels(visit, &phrase).await;
     let email = confirms_email(visit, &phrase).await;
     removes_email(visit, &phrase).await;
     confirms_email(visit, &phrase).await;
@@ -274,6 +276,39 @@ async fn removes_email(visit: &Visit<'_>, phrase: &str) {
     // The summary above the form says the same.
     visit.sends_css("details[open] [type=submit]").await;
     visit.sees("email.removed").await;
+}
+
+async fn cancels(visit: &Visit<'_>, phrase: &str) {
+    let (client, anvil) = (&visit.world.test.client, &visit.world.test.env.anvil);
+    anvil.rpc("evm_setAutomine", json!([false])).unwrap();
+    let quoted = client.quote(&quote(visit.habits.user, "@bob", "0.125")).await.unwrap();
+    visit.open(&format!("c{}", quoted.id)).await;
+    visit.sees("confirm.title").await;
+    let point = if visit.habits.language == "de" { "0,125" } else { "0.125" };
+    let send = visit.text("confirm.send").replace("{amount}", &format!("{point}\u{a0}ETH"));
+    visit.types("password", phrase).await;
+    visit.sends_text(&send).await;
+    visit.sees("state.broadcast").await;
+    client.cancel(quoted.id).await.unwrap();
+    visit.open(&format!("s{}", quoted.id)).await;
+    visit.sees("speed.cancel.title").await;
+    // No block takes the payment before the cancellation reaches the network.
+    anvil.rpc("anvil_dropAllTransactions", json!([])).unwrap();
+    anvil.rpc("evm_setIntervalMining", json!([1])).unwrap();
+    let is_cancelled = async || {
+        let transfer = client.transfer(quoted.id).await.unwrap().unwrap();
+        transfer.state == TransferState::Cancelled
+    };
+    while !is_cancelled().await {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    visit.open(&format!("c{}", quoted.id)).await;
+    visit.sees("state.cancelled").await;
+    // A cancelled quote costs nothing, and this did.
+    visit.reads(visit.text("state.cancelled.paid.text")).await;
+    visit.reads(visit.text("confirm.paid")).await;
+    anvil.rpc("evm_setIntervalMining", json!([0])).unwrap();
+    anvil.rpc("evm_setAutomine", json!([true])).unwrap();
 }
 
 async fn confirms_email(visit: &Visit<'_>, phrase: &str) -> String {

@@ -102,7 +102,8 @@ impl World {
     }
 }
 
-/// A browser that notes what a page must not do: violations of its policy, and errors.
+/// A browser that notes what a page must not do: violations of its policy, and errors. Its clock is
+/// three minutes fast.
 async fn browser(chromedriver: &Chromedriver) -> WebDriver {
     let (binary, arguments) = chromedriver.browser();
     let mut chrome = DesiredCapabilities::chrome();
@@ -113,6 +114,8 @@ async fn browser(chromedriver: &Chromedriver) -> WebDriver {
     let browser = WebDriver::new(chromedriver.url(), chrome).await.unwrap();
     browser.set_script_timeout(Duration::from_secs(60)).await.unwrap();
     let listener = "
+        const now = Date.now;
+        Date.now = () => now() + 180_000;
         window.noted = [];
         addEventListener('securitypolicyviolation', (event) =>
             noted.push(`${event.violatedDirective} ${event.blockedURI} ${event.sample}`));
