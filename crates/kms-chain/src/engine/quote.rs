@@ -221,7 +221,13 @@ impl Transfers {
             }
         };
         let question = Question { from, to, token: token.as_ref(), value };
-        let surveyed = self.chain.survey(&question).await?;
+        let surveyed =
+            self.chain.survey(&question).await.map_err(|error| match (error, &token) {
+                (ChainError::NotAToken, Some(token)) => {
+                    QuoteError::WrongToken(token.symbol.clone())
+                }
+                (error, _) => error.into(),
+            })?;
         let survey = &surveyed.survey;
         let pending = self.store.pending_spend(chain_id, from, survey.mined).await?;
         // Checked again when it is signed, because several quotes may be confirmed at once.
