@@ -15,6 +15,7 @@
 
 #![expect(clippy::indexing_slicing, reason = "setting a field of a JSON object never panics")]
 
+mod entities;
 mod form;
 mod html;
 mod limits;

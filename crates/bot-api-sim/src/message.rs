@@ -67,6 +67,20 @@ impl Message {
         self.keyboard.iter().flatten().find(|button| button.text == text)
     }
 
+    /// The parts of the text that are entities of these kinds.
+    #[must_use]
+    pub fn marked(&self, kinds: &[&str]) -> Vec<String> {
+        let units: Vec<_> = self.text.encode_utf16().collect();
+        let part = |entity: &Value| {
+            let number = |name| usize::try_from(entity.get(name)?.as_u64()?).ok();
+            let (start, length) = (number("offset")?, number("length")?);
+            let is_meant = kinds.contains(&entity.get("type")?.as_str()?);
+            let part = units.get(start..start.checked_add(length)?)?;
+            is_meant.then(|| String::from_utf16_lossy(part))
+        };
+        self.entities.iter().filter_map(part).collect()
+    }
+
     /// Whether an edit from one to the other would change nothing.
     pub(crate) fn looks_like(&self, other: &Self) -> bool {
         (&self.text, &self.entities, &self.keyboard)

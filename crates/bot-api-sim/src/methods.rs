@@ -5,12 +5,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
 
+use crate::entities;
 use crate::form::Form;
 use crate::html::{self, Formatted, utf16_len};
 use crate::message::{Markup, Message, parse_keyboard};
 use crate::refusal::Refusal;
 use crate::shared::Shared;
-use crate::state::{BOT_ID, Change, State, is_old};
+use crate::state::{BOT_ID, Change, PRESS_LIFETIME, State, is_old, now};
 
 const LONGEST_TEXT: usize = 4_096;
 const LONGEST_CAPTION: usize = 1_024;
@@ -258,7 +259,7 @@ fn editable(state: &mut State, chat: i64, id: i64) -> Result<Message, Refusal> {
 
 fn edit(state: &mut State, chat: i64, old: &Message, new: Message) -> Result<Value, Refusal> {
     if new.looks_like(old) {
-        state.vain_edits += 1;
+        state.vain_edits += usize::from(!state.unsure.remove(&(chat, old.id)));
         return Err(Refusal::bad_request(
             "message is not modified: specified new message content and reply markup are exactly \
              the same as a current content and reply markup of the message",
@@ -293,7 +294,8 @@ fn answer_callback_query(state: &mut State, form: &Form) -> Result<Value, Refusa
         return Err(Refusal::bad_request("MESSAGE_TOO_LONG"));
     }
     let id = form.text("callback_query_id").unwrap_or_default();
-    let query = state.queries.remove(id).ok_or_else(|| {
+    let query = state.queries.remove(id).filter(|query| now() - query.date < PRESS_LIFETIME);
+    let query = query.ok_or_else(|| {
         Refusal::bad_request("query is too old and response timeout expired or query ID is invalid")
     })?;
     if let Some(chat) = state.chats.get_mut(&query.chat).filter(|_| !text.is_empty()) {
@@ -349,5 +351,5 @@ fn formatted(form: &Form, name: &str, longest: usize) -> Result<Formatted, Refus
     if utf16_len(&formatted.text) > longest {
         return Err(Refusal::bad_request("message is too long"));
     }
-    Ok(formatted)
+    Ok(entities::with_found(formatted))
 }

@@ -34,6 +34,8 @@ pub struct Opening<'a> {
     pub user: i64,
     /// The user's first name.
     pub first_name: &'a str,
+    /// The user's last name.
+    pub last_name: Option<&'a str>,
     /// The user's username.
     pub username: Option<&'a str>,
     /// `startapp` of the link.
@@ -92,10 +94,12 @@ impl MiniApps {
     /// # Errors
     /// When the operating system has no randomness.
     pub fn init_data(&self, opening: Opening<'_>) -> Result<String, Unspecified> {
-        let Opening { bot, user, first_name, username, start_param, at } = opening;
+        let Opening { bot, user, first_name, last_name, username, start_param, at } = opening;
         let mut person = json!({ "id": user, "first_name": first_name, "language_code": "en" });
-        if let (Some(username), Some(fields)) = (username, person.as_object_mut()) {
-            fields.insert("username".to_owned(), username.into());
+        for (name, value) in [("last_name", last_name), ("username", username)] {
+            if let (Some(value), Some(fields)) = (value, person.as_object_mut()) {
+                fields.insert(name.to_owned(), value.into());
+            }
         }
         // As Telegram writes it.
         let person = person.to_string().replace('/', "\\/");
@@ -153,6 +157,7 @@ mod tests {
             bot: 1,
             user: 1,
             first_name: "Ann/é",
+            last_name: Some("Lee"),
             username: Some("ann"),
             start_param: "",
             at: 1_800_000_000,

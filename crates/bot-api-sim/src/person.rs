@@ -67,10 +67,7 @@ impl Person {
     pub fn said(&self, text: &str, ago: Duration) -> i64 {
         self.shared.change(|state| {
             state.private_chat(self.id);
-            let message = state.store(self.id, Message::text(self.id, text), ago);
-            let json = state.message_json(self.id, &message);
-            state.push("message", json);
-            message.id
+            self.send_late(state, self.id, Message::text(self.id, text), false, ago)
         })
     }
 
@@ -206,15 +203,17 @@ impl Person {
         start_param: &str,
         sign: impl FnOnce(Opening<'_>) -> Result<T, SimError>,
     ) -> Result<T, SimError> {
-        let (first_name, username) = {
+        let (first_name, last_name, username) = {
             let state = self.shared.lock();
             let user = state.users.get(&self.id).ok_or(SimError::NotThere)?;
-            (user.first_name.clone(), user.active_usernames().next().cloned())
+            let username = user.active_usernames().next().cloned();
+            (user.first_name.clone(), user.last_name.clone(), username)
         };
         sign(Opening {
             bot: BOT_ID,
             user: self.id,
             first_name: &first_name,
+            last_name: last_name.as_deref(),
             username: username.as_deref(),
             start_param,
             at: now().try_into().unwrap_or_default(),
@@ -287,7 +286,19 @@ impl Person {
     }
 
     fn send(&self, state: &mut State, chat: i64, message: Message, to_bot: bool) -> i64 {
-        let message = state.store(chat, message, Duration::ZERO);
+        self.send_late(state, chat, message, to_bot, Duration::ZERO)
+    }
+
+    /// Sends a message that the bot receives only after this time.
+    fn send_late(
+        &self,
+        state: &mut State,
+        chat: i64,
+        message: Message,
+        to_bot: bool,
+        ago: Duration,
+    ) -> i64 {
+        let message = state.store(chat, message, ago);
         let json = state.message_json(chat, &message);
         // In groups, bots in privacy mode receive only commands to them and replies to them.
         let for_us = || {

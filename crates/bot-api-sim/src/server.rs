@@ -20,7 +20,7 @@ use crate::mini_apps::MiniApps;
 use crate::person::Person;
 use crate::refusal::Refusal;
 use crate::shared::Shared;
-use crate::state::{Change, Chat, Fault, User};
+use crate::state::{Change, Chat, Fault, Ordered, User};
 
 /// A running simulation. Clones refer to the same one.
 #[derive(Clone, Debug)]
@@ -89,6 +89,7 @@ impl Sim {
         self.shared.change(|state| {
             state.users.entry(id).or_insert_with(|| User {
                 first_name: first_name.to_owned(),
+                last_name: None,
                 username: username.map(str::to_owned),
                 collectible_usernames: Vec::new(),
                 blocked: false,
@@ -158,7 +159,24 @@ impl Sim {
 
     /// Makes the next call of this method fail.
     pub fn break_next(&self, method: &str, fault: Fault) {
-        self.shared.change(|state| state.script.faults.push_back((method.to_owned(), fault)));
+        self.order(method, fault, None, 0);
+    }
+
+    /// Makes one call of this method about this chat, or about any, fail after so many that
+    /// succeed.
+    pub fn break_later(&self, chat: Option<i64>, method: &str, fault: Fault, after: usize) {
+        self.order(method, fault, chat, after);
+    }
+
+    fn order(&self, method: &str, fault: Fault, chat: Option<i64>, after: usize) {
+        let ordered = Ordered { method: method.to_owned(), fault, chat, after };
+        self.shared.change(|state| state.script.faults.push_back(ordered));
+    }
+
+    /// Forgets the faults that have not happened yet. Returns how many.
+    #[expect(clippy::must_use_candidate, reason = "called for its effect")]
+    pub fn forget_faults(&self) -> usize {
+        self.shared.change(|state| std::mem::take(&mut state.script.faults).len())
     }
 
     /// How many of the faults have not happened yet.
@@ -193,7 +211,8 @@ impl Sim {
         self.shared.lock().traffic.ignored.clone()
     }
 
-    /// How many edits of the bot would have changed nothing.
+    /// How many edits of the bot would have changed nothing, besides those that it repeated because
+    /// it could not know that they were made.
     #[must_use]
     pub fn vain_edits(&self) -> usize {
         self.shared.lock().vain_edits
@@ -227,12 +246,21 @@ async fn answer(request: HttpRequest, payload: Payload, shared: Data<Shared>) ->
         Ok(form) => form,
         Err(refusal) => return refuse(&refusal),
     };
-    let fault = shared.lock().fault(method);
+    let fault = {
+        let mut state = shared.lock();
+        let pressed = form.text("callback_query_id").and_then(|query| state.queries.get(query));
+        let chat = pressed.map(|query| query.chat).or_else(|| form.integer("chat_id"));
+        state.fault(method, chat)
+    };
     if fault.is_some() {
         shared.notify();
     }
     match fault {
         Some(Fault::BadGateway) => return refuse(&Refusal::other(502, "Bad Gateway")),
+        Some(Fault::ServerError(status)) => {
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            return HttpResponse::build(status).content_type("text/html").body("<h1>Sorry</h1>");
+        }
         Some(Fault::TooManyRequests(seconds)) => {
             let wait = Duration::from_secs(seconds);
             let refusal = match form.integer("chat_id").filter(|_| counts(method)) {
@@ -243,6 +271,11 @@ async fn answer(request: HttpRequest, payload: Payload, shared: Data<Shared>) ->
         }
         Some(Fault::CallLost) => return broken(),
         Some(Fault::Slow(_) | Fault::AnswerLost | Fault::LateAnswer(_)) | None => {}
+    }
+    if let (Some(_), Some(chat), Some(message)) =
+        (fault, form.integer("chat_id"), form.integer("message_id"))
+    {
+        shared.lock().unsure.insert((chat, message));
     }
     let result = match fault {
         Some(Fault::Slow(time)) => late(shared, method.to_owned(), form, time).await,

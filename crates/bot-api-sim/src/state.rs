@@ -18,11 +18,16 @@ const PAST_UPDATES: usize = 100;
 /// A message is too old to be deleted, or to be shown with a pressed button, after this long.
 const OLD: Duration = Duration::from_secs(48 * 60 * 60);
 
+/// A press can be answered for this long, in seconds. Telegram does not publish how long.
+pub(crate) const PRESS_LIFETIME: i64 = 30;
+
 /// A failure of Telegram, on a test's order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Does nothing and answers 502.
     BadGateway,
+    /// Does nothing and answers this status, with a page of a proxy instead of JSON.
+    ServerError(u16),
     /// Does nothing and answers 429, with the seconds to wait.
     TooManyRequests(u64),
     /// Does nothing and breaks the connection.
@@ -47,10 +52,21 @@ pub(crate) struct Queued {
 /// Decides on the fate of each call, by its method.
 pub(crate) type Fate = Box<dyn FnMut(&str) -> Option<Fault> + Send>;
 
+/// A fault that a test ordered.
+#[derive(Clone, Debug)]
+pub(crate) struct Ordered {
+    pub(crate) method: String,
+    pub(crate) fault: Fault,
+    /// Only calls about this chat count.
+    pub(crate) chat: Option<i64>,
+    /// How many calls succeed before.
+    pub(crate) after: usize,
+}
+
 /// What a test does to the simulation.
 #[derive(Default)]
 pub(crate) struct Script {
-    pub(crate) faults: VecDeque<(String, Fault)>,
+    pub(crate) faults: VecDeque<Ordered>,
     pub(crate) fate: Option<Fate>,
     /// The last updates, acknowledged or not.
     pub(crate) past: VecDeque<Queued>,
@@ -104,6 +120,7 @@ pub enum Change {
 #[derive(Debug)]
 pub(crate) struct User {
     pub(crate) first_name: String,
+    pub(crate) last_name: Option<String>,
     pub(crate) username: Option<String>,
     /// The collectible usernames that are active.
     pub(crate) collectible_usernames: Vec<String>,
@@ -136,6 +153,8 @@ pub(crate) struct Chat {
 #[derive(Debug)]
 pub(crate) struct Query {
     pub(crate) chat: i64,
+    /// Unix time in seconds.
+    pub(crate) date: i64,
 }
 
 #[derive(Debug, Default)]
@@ -148,8 +167,10 @@ pub(crate) struct State {
     pub(crate) commands: Vec<(String, String)>,
     pub(crate) script: Script,
     pub(crate) traffic: Traffic,
-    /// How many edits changed nothing.
+    /// How many edits changed nothing, other than repetitions of one whose answer was lost or late.
     pub(crate) vain_edits: usize,
+    /// The edited messages of which the bot may not know: chat and message.
+    pub(crate) unsure: HashSet<(i64, i64)>,
     /// Counts calls of `getUpdates`: a newer call terminates an older one.
     pub(crate) poll: u64,
     last_update: i64,
@@ -167,6 +188,9 @@ impl State {
         let mut json = json!({ "id": id, "is_bot": false, "language_code": "en" });
         if let Some(user) = self.users.get(&id) {
             json["first_name"] = json!(user.first_name);
+            if let Some(last_name) = &user.last_name {
+                json["last_name"] = json!(last_name);
+            }
             if let Some(username) = user.active_usernames().next() {
                 json["username"] = json!(username);
             }
@@ -281,15 +305,24 @@ impl State {
     pub(crate) fn query(&mut self, chat: i64) -> String {
         self.last_update += 1;
         let id = format!("query-{}", self.last_update);
-        self.queries.insert(id.clone(), Query { chat });
+        self.queries.insert(id.clone(), Query { chat, date: now() });
         id
     }
 
-    /// Takes the next fault of this method.
-    pub(crate) fn fault(&mut self, method: &str) -> Option<Fault> {
+    /// Takes the next fault of this method, of a call about this chat.
+    pub(crate) fn fault(&mut self, method: &str, chat: Option<i64>) -> Option<Fault> {
         let Script { faults, fate, .. } = &mut self.script;
-        match faults.iter().position(|(name, _)| name.eq_ignore_ascii_case(method)) {
-            Some(index) => faults.remove(index).map(|(_, fault)| fault),
+        let due = faults.iter_mut().position(|ordered| {
+            let meant = ordered.method.eq_ignore_ascii_case(method)
+                && ordered.chat.is_none_or(|meant| chat == Some(meant));
+            let due = meant && ordered.after == 0;
+            if meant && !due {
+                ordered.after -= 1;
+            }
+            due
+        });
+        match due {
+            Some(index) => faults.remove(index).map(|ordered| ordered.fault),
             None => fate.as_mut().and_then(|fate| fate(method)),
         }
     }
@@ -308,6 +341,9 @@ impl State {
         let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
         for message in self.chats.values_mut().flat_map(|chat| chat.messages.values_mut()) {
             message.date -= seconds;
+        }
+        for query in self.queries.values_mut() {
+            query.date -= seconds;
         }
     }
 }

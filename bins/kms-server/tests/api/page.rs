@@ -60,7 +60,8 @@ impl World {
     pub(crate) fn signed(&self, bot: i64, user: i64, start_param: &str, at: u64) -> String {
         let names = ["", "ann", "bob", "eve"];
         let username = names.get(usize::try_from(user).unwrap()).copied();
-        let opening = Opening { bot, user, first_name: "A/é", username, start_param, at };
+        let (first_name, last_name) = ("A/é", Some("Lee"));
+        let opening = Opening { bot, user, first_name, last_name, username, start_param, at };
         self.telegram.init_data(opening).unwrap()
     }
 
@@ -236,6 +237,7 @@ async fn an_opening_belongs_to_one_page_for_a_time(world: World) {
                 bot: VAULT_BOT,
                 user: 1,
                 first_name: "Ann",
+                last_name: None,
                 username: None,
                 start_param: "",
                 at: now(),

@@ -89,6 +89,7 @@ impl World {
             bot: VAULT_BOT,
             user,
             first_name: name,
+            last_name: None,
             username: Some(name),
             start_param,
             at: now(),

@@ -1,6 +1,8 @@
 //! What a user sends besides plain text: formatted text, mentions, forwards, shared contacts,
 //! pictures and so on.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::{Person, SimError};
@@ -31,6 +33,8 @@ pub enum Attachment {
     VideoNote,
     /// A place.
     Location,
+    /// A story of another chat.
+    Story,
     /// A poll.
     Poll,
     /// A die that Telegram throws.
@@ -83,6 +87,9 @@ impl Attachment {
                 ],
                 "is_closed": false, "is_anonymous": true, "allows_multiple_answers": false,
             } }),
+            Self::Story => {
+                json!({ "story": { "chat": { "id": 1, "type": "private" }, "id": 1 } })
+            }
             Self::Dice => json!({ "dice": { "emoji": "\u{1f3b2}", "value": 4 } }),
             Self::AutoDeleteTimer => json!({
                 "message_auto_delete_timer_changed": { "message_auto_delete_time": 86_400 },
@@ -96,17 +103,23 @@ impl Person {
     /// Sends something that is no text to the bot. Returns the message's id.
     #[expect(clippy::must_use_candidate, reason = "called for its effect")]
     pub fn sends(&self, attachment: &Attachment) -> i64 {
-        self.sends_in(None, attachment)
+        self.sends_in(None, attachment, Duration::ZERO)
+    }
+
+    /// Sends something that is no text to the bot, which receives it only after this time.
+    #[expect(clippy::must_use_candidate, reason = "called for its effect")]
+    pub fn sent(&self, attachment: &Attachment, ago: Duration) -> i64 {
+        self.sends_in(None, attachment, ago)
     }
 
     /// Sends several pictures, videos or files as one album, which has this id: a message for each.
     pub fn sends_album(&self, album: &str, attachments: &[Attachment]) {
         for attachment in attachments {
-            self.sends_in(Some(album), attachment);
+            self.sends_in(Some(album), attachment, Duration::ZERO);
         }
     }
 
-    fn sends_in(&self, album: Option<&str>, attachment: &Attachment) -> i64 {
+    fn sends_in(&self, album: Option<&str>, attachment: &Attachment, ago: Duration) -> i64 {
         self.shared.change(|state| {
             state.private_chat(self.id);
             let mut fields = attachment.fields();
@@ -121,7 +134,7 @@ impl Person {
                 fields.insert("media_group_id".to_owned(), album.into());
             }
             let message = Message { fields, ..Message::text(self.id, "") };
-            self.send(state, self.id, message, false)
+            self.send_late(state, self.id, message, false, ago)
         })
     }
 
@@ -190,6 +203,15 @@ impl Person {
             let message = Message { topic: Some(topic), ..Message::text(self.id, text) };
             Ok(self.send(state, group, message, false))
         })
+    }
+
+    /// Sets the last name.
+    pub fn has_last_name(&self, last_name: &str) {
+        self.shared.change(|state| {
+            if let Some(user) = state.users.get_mut(&self.id) {
+                user.last_name = Some(last_name.to_owned());
+            }
+        });
     }
 
     /// Sets the collectible usernames that the user has besides the one that they chose.

@@ -207,3 +207,72 @@ async fn only_the_buttons_of_a_message_can_be_edited_and_not_in_vain() {
     let missing = bot.edit_message_reply_markup(ANN, MessageId(999)).await;
     assert_eq!(refused(missing), ApiError::MessageToEditNotFound);
 }
+
+#[tokio::test]
+async fn a_call_about_one_chat_fails_after_others_that_succeed() {
+    let (sim, bot, ann) = start();
+    sim.person(1, "Someone", None).says("/start");
+    sim.break_later(Some(ann.id()), "SendMessage", Fault::CallLost, 2);
+    sim.break_later(None, "EditMessageText", Fault::CallLost, 0);
+    for _ in 0..3 {
+        bot.send_message(ChatId(1), "hello").await.unwrap();
+    }
+    for fails in [false, false, true, false] {
+        assert_eq!(bot.send_message(ANN, "hello").await.is_err(), fails);
+    }
+    assert_eq!((sim.forget_faults(), sim.faults_left()), (1, 0));
+}
+
+#[tokio::test]
+async fn a_press_can_be_answered_for_a_short_time_only() {
+    let (sim, bot, ann) = start();
+    let button = teloxide_core::types::InlineKeyboardButton::callback("Go", "go");
+    let mut sent = bot.send_message(ANN, "choose");
+    sent.reply_markup = Some(teloxide_core::types::InlineKeyboardMarkup::new([[button]]).into());
+    let sent = sent.await.unwrap();
+    ann.presses(ANN.0, i64::from(sent.id.0), "Go").unwrap();
+    let update = updates(&bot, 0).await.pop().unwrap();
+    let UpdateKind::CallbackQuery(query) = update.kind else { panic!("{update:?}") };
+    sim.pass_time(Duration::from_secs(31));
+    assert_eq!(sim.unanswered_presses(), 1);
+    let late = refused(bot.answer_callback_query(query.id).await);
+    assert!(late.to_string().contains("query is too old"), "{late}");
+}
+
+#[tokio::test]
+async fn a_failure_of_a_proxy_has_no_json() {
+    let (sim, bot, ann) = start();
+    let before = ann.chat().len();
+    for status in [500, 503, 504] {
+        sim.break_next("SendMessage", Fault::ServerError(status));
+        let url = format!("{}bot{}/SendMessage", bot.api_url(), bot.token());
+        let message = serde_json::json!({ "chat_id": ANN.0, "text": "hello" });
+        let answer = bot.client().post(url).json(&message).send().await.unwrap();
+        assert_eq!(answer.status(), status);
+        assert!(answer.json::<serde_json::Value>().await.is_err());
+    }
+    assert_eq!(ann.chat().len(), before);
+}
+
+#[tokio::test]
+async fn what_a_text_looks_like_becomes_entities() {
+    let (_sim, bot, ann) = start();
+    let mut sent = bot.send_message(ANN, "<b>Bob</b> @ann_smith <code>/send</code> /help e.vil");
+    sent.parse_mode = Some(teloxide_core::types::ParseMode::Html);
+    sent.await.unwrap();
+    let shown = ann.chat().pop().unwrap();
+    assert_eq!(shown.marked(&["mention", "bot_command", "url"]), ["@ann_smith", "/help", "e.vil"]);
+    assert_eq!(shown.marked(&["bold", "code"]), ["Bob", "/send"]);
+}
+
+#[tokio::test]
+async fn an_edit_that_repeats_one_whose_answer_was_lost_is_not_in_vain() {
+    let (sim, bot, _ann) = start();
+    let sent = bot.send_message(ANN, "0").await.unwrap().id;
+    sim.break_next("EditMessageText", Fault::AnswerLost);
+    assert!(bot.edit_message_text(ANN, sent, "1").await.is_err());
+    for vain in [0, 1] {
+        let again = refused(bot.edit_message_text(ANN, sent, "1").await);
+        assert_eq!((again, sim.vain_edits()), (ApiError::MessageNotModified, vain));
+    }
+}

@@ -61,7 +61,8 @@ async fn attachments_are_no_text() {
     let (_sim, bot, ann) = quick();
     bot.send_message(ANN, "pin this").await.unwrap();
     type Is = fn(&Message) -> bool;
-    let kinds: [(Attachment, Is); 11] = [
+    let kinds: [(Attachment, Is); 12] = [
+        (Attachment::Story, |message| message.story().is_some()),
         (Attachment::Video, |message| message.video().is_some()),
         (Attachment::VideoNote, |message| message.video_note().is_some()),
         (Attachment::Poll, |message| message.poll().is_some()),
@@ -163,6 +164,16 @@ async fn all_usernames_of_a_person_are_listed_and_each_has_one_holder() {
     ann.also_has(&[]);
     assert_eq!(names().await, (Value::Null, Value::Null));
     bob.renames(Some("ann")).unwrap();
+}
+
+#[tokio::test]
+async fn a_person_may_have_a_last_name() {
+    let (_sim, bot, ann) = quick();
+    assert_eq!(received(&bot).await.from.unwrap().last_name, None);
+    ann.has_last_name("Featherstone");
+    assert_eq!(bot.get_chat(ANN).await.unwrap().last_name(), Some("Featherstone"));
+    ann.says("hello");
+    assert_eq!(received(&bot).await.from.unwrap().last_name.unwrap(), "Featherstone");
 }
 
 #[tokio::test]
