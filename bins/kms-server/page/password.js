@@ -8,6 +8,14 @@ const ROUNDS = 600_000;
 export const MIN_LENGTH = 10;
 export const MAX_LENGTH = 128;
 
+/** What Telegram's apps change in a text: as `is_rewritten` of kms-client. */
+const MARKS = ['**', '__', '~~', '||', '`'];
+const TRIGGERS = [
+  ':-)', '8-)', '<3', ':-*', 'B-)', ':-D', ';-)', ';-P', ':-p', '3(', ':-(', ':]', ":'(", ':_(',
+  ':((', ':|', '3-)', '>(', 'O:)', ';o', '8|', '8o', ':X', '}:)', 'xD ',
+];
+const EMOTICONS = [':)', ':(', ';)', ':D', ':P', ':-P', ':p', ':*', ':o', ':O', ':/', 'B)'];
+
 /** How many words a phrase has: 77 bits. */
 const WORDS = 6;
 
@@ -38,6 +46,25 @@ export function fold(password) {
 
 function straighten(text) {
   return ASCII.reduce((straight, [from, to]) => straight.replace(from, to), text);
+}
+
+/** Reports whether an app of Telegram's may change a password that is typed in the chat. */
+export function isRewritten(password) {
+  const text = fold(password);
+  const names = text.split(':').slice(1, -1);
+  return MARKS.some((mark) => text.split(mark).length > 2)
+    || TRIGGERS.some((trigger) => isTriggered(text, trigger))
+    || text.split(' ').some((word) => EMOTICONS.includes(word))
+    || names.some((name) => /^[a-z0-9_+-]+$/i.test(name));
+}
+
+function isTriggered(text, trigger) {
+  const inWord = (at) => /^\p{Alphabetic}/u.test(trigger)
+    && /[\p{Alphabetic}\p{N}]$/u.test(text.slice(0, at));
+  for (let at = text.indexOf(trigger); at >= 0; at = text.indexOf(trigger, at + 1)) {
+    if (!inWord(at)) return true;
+  }
+  return false;
 }
 
 /** Stretches a password: the server never sees it. */
@@ -79,15 +106,17 @@ export async function prepare() {
   }
 }
 
-/** Why a new password is refused: the key of a text, or null if it is good. `names` are what an
- * attacker knows of the user. */
-export async function weakness(password, names) {
+/** Why a new password is refused: the key of a text, or null if it is good. `known` are the names
+ * that an attacker knows of the user. */
+export async function weakness(password, known) {
   if (UNASSIGNED.test(password)) return 'password.unassigned';
+  if (isRewritten(password)) return 'password.unstable';
   const text = fold(password);
   const length = [...text].length;
   if (length < MIN_LENGTH) return 'password.short';
   if (length > MAX_LENGTH) return 'password.long';
   await prepare();
+  const names = namesWithParts(known);
   // Without the names too: the estimator counts the order of known words for much.
   const isStrong = (part) => strength(part, names) >= 3;
   return isStrong(text) && isStrong(withoutNames(text, names)) ? null : 'password.guessable';
@@ -96,6 +125,11 @@ export async function weakness(password, names) {
 /** How strong a text is, from 0 to 4, once the estimator is loaded. */
 export function strength(text, names) {
   return window.zxcvbn(text, [...names, ...YEARS]).score;
+}
+
+/** Names, and the parts of those that have several. */
+export function namesWithParts(names) {
+  return names.flatMap((name) => [name, ...name.split(/[ _-]/)]).filter(Boolean);
 }
 
 function withoutNames(text, names) {

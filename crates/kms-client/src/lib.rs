@@ -34,11 +34,13 @@
 mod client;
 mod error;
 mod fold;
+mod new_password;
 mod password;
 mod vault;
 
 pub use client::{BearerToken, Client, Page, Trust, traced};
 pub use error::ClientError;
 pub use fold::fold_password;
+pub use new_password::{is_rewritten, names_with_parts};
 pub use password::{hash_password, hash_password_blocking};
 pub use vault::Vault;

@@ -384,6 +384,14 @@ impl Telegram {
         let usernames = usernames.filter_map(|name| name.parse::<Username>().ok()).collect();
         Ok(Profile { first_name, usernames })
     }
+
+    /// Fetches the usernames of a user: at least the one that the user's message showed.
+    pub(crate) async fn usernames(&self, user: &User) -> Usernames {
+        match self.profile(user.id).await {
+            Ok(profile) => profile.usernames,
+            Err(_unknown) => user.username.clone().into_iter().collect(),
+        }
+    }
 }
 
 fn message(chat: ChatId, html: &Html, keyboard: Keyboard) -> SendMessage {

@@ -71,7 +71,8 @@ impl Step for BothPasswords {
         if current.is(&new) {
             return context.send(user.id, html!("password-unchanged")).await;
         }
-        if let Err(weak) = new.check(&user.names()) {
+        let usernames = context.telegram.usernames(user).await;
+        if let Err(weak) = new.check(&user.names(&usernames)) {
             return context.send(user.id, weak.message()).await;
         }
         let changing = html!("password-changing");

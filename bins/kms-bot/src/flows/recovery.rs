@@ -304,7 +304,8 @@ impl Step for NewPassword {
     /// Completes the recovery. Repeating it has no second effect, by its id.
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
         let (user, password) = (answer.user, answer.password());
-        if let Err(weak) = password.check(&user.names()) {
+        let usernames = context.telegram.usernames(user).await;
+        if let Err(weak) = password.check(&user.names(&usernames)) {
             return context.send(user.id, weak.message()).await;
         }
         let working = html!("recover-working");

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use futures::FutureExt;
 use kms_types::wire::{Account, CreateAccount, Network};
-use kms_types::{Purpose, TelegramId, Usernames};
+use kms_types::{Purpose, TelegramId};
 use teloxide_core::types::MessageId;
 
 use super::{balance, contact, receive};
@@ -227,17 +227,16 @@ impl Step for ChoosePassword {
 
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
         let (user, password) = (answer.user, answer.password());
-        if let Err(weak) = password.check(&user.names()) {
+        let usernames = context.telegram.usernames(user).await;
+        if let Err(weak) = password.check(&user.names(&usernames)) {
             return context.send(user.id, weak.message()).await;
         }
         let creating = html!("start-creating");
         let message = context.working(user.id, &creating, WORD.to_owned()).await?;
         context.journal.change(user.id, |chat| chat.owes_offer = true);
-        let (password_hash, usernames) =
-            tokio::join!(password.hash(user.id), usernames(context, user));
         let body = CreateAccount {
             telegram_id: user.id,
-            password_hash,
+            password_hash: password.hash(user.id).await,
             usernames,
             seen_at: Some(answer.at),
             mobile: None,
@@ -260,14 +259,6 @@ impl Step for ChoosePassword {
         };
         context.telegram.edit(user.id, message, &text, keyboard).await?;
         go_on(context, user, || Some(self.resume()), self.flows).await
-    }
-}
-
-/// The user's usernames: at least the one that the message showed.
-async fn usernames(context: &Context, user: &User) -> Usernames {
-    match context.telegram.profile(user.id).await {
-        Ok(profile) => profile.usernames,
-        Err(_) => user.username.clone().into_iter().collect(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the page computes is what Rust computes: the text of a password, its hash, its strength.
 
 use futures::future::join_all;
-use kms_client::{fold_password, hash_password};
+use kms_client::{fold_password, hash_password, is_rewritten, names_with_parts};
 use kms_types::TelegramId;
 use serde_json::json;
 use thirtyfour::prelude::*;
@@ -170,6 +170,19 @@ async fn the_page_computes_what_rust_computes() {
         vectors.as_array().unwrap().iter().map(|vector| vector["hash"].clone()).collect();
     assert_eq!(hashes, json!(expected));
 
+    let vectors: serde_json::Value = serde_json::from_str(include_str!(
+        "../../../../crates/kms-client/vectors/rewritten-v1.json"
+    ))
+    .unwrap();
+    let script =
+        "return values.map(({ typed }) => ({ typed, rewritten: password.isRewritten(typed) }))";
+    assert_eq!(run(&world, script, vectors.clone()).await, vectors);
+    let typed: Vec<_> = texts.iter().chain(&passwords()).cloned().collect();
+    let rewritten = run(&world, "return values.map(password.isRewritten)", json!(typed)).await;
+    let expected: Vec<_> = typed.iter().map(|text| is_rewritten(text)).collect();
+    assert_eq!(rewritten, json!(expected));
+    names_have_the_same_parts(&world).await;
+
     let passwords = passwords();
     let script = "await password.prepare();
         return values.map((text) => password.strength(text, ['Annabelle', 'ann']))";
@@ -197,18 +210,37 @@ async fn the_page_computes_what_rust_computes() {
         "password123",
         "orange ladder \u{378} sings",
         "annabelle smithers",
+        "quillfeather2026",
+        "C:-) orange ladder",
         "orange ladder seldom sings"
     ]);
-    let script = script
-        .replace("password.weakness", "(t) => password.weakness(t, ['Smithers', 'Annabelle'])");
+    let script = script.replace(
+        "password.weakness",
+        "(t) => password.weakness(t, ['Smithers', 'Annabelle', 'lee_quillfeather'])",
+    );
     let expected = json!([
         "password.short",
         "password.long",
         "password.guessable",
         "password.unassigned",
         "password.guessable",
+        "password.guessable",
+        "password.unstable",
         null
     ]);
     assert_eq!(run(&world, &script, bad).await, expected);
     world.close().await;
+}
+
+/// What the page gives to its estimator of a user whom Telegram names like this.
+async fn names_have_the_same_parts(world: &World) {
+    let user = json!({ "first_name": "Anna Belle", "last_name": "O'Smithers-Lee",
+        "username": "ann_smith" });
+    let context = json!({ "user": user, "account": { "username": "gold_finch" } });
+    let script = "
+        const parts = document.querySelector('script[type=module]').src;
+        const { namesOf } = await import(parts.replace('app.js', 'parts.js'));
+        return password.namesWithParts(namesOf(values))";
+    let names = ["Anna Belle", "O'Smithers-Lee", "ann_smith", "gold_finch"];
+    assert_eq!(run(world, script, context).await, json!(names_with_parts(&names)));
 }
