@@ -239,25 +239,6 @@ impl Delivery {
         }
     }
 
-    /// Takes the next notice of a user.
-    fn next(&self, user: TelegramId) -> Option<Next> {
-        let mut queues = self.lock();
-        let queue = queues.get_mut(&user)?;
-        if let Some(alert) = queue.alerts.pop_front() {
-            return Some(Next::Alert(alert));
-        }
-        if queue.payments.front().is_some_and(|next| !is_receipt(&next.event)) {
-            return queue.payments.pop_front().map(Next::Payment);
-        }
-        if let Some(retry) = queue.retry.take() {
-            return Some(Next::Digest(retry));
-        }
-        if !queue.digest.received.is_empty() {
-            return Some(Next::Digest(std::mem::take(&mut queue.digest)));
-        }
-        queue.payments.pop_front().map(Next::Payment)
-    }
-
     /// How long the oldest notice has been waiting; zero if none is.
     pub(crate) fn oldest(&self) -> Duration {
         let queues = self.lock();
@@ -284,7 +265,7 @@ impl Delivery {
     }
 
     async fn deliver_next(&self, user: TelegramId) {
-        let Some(next) = self.next(user) else { return };
+        let Some(next) = self.lock().get_mut(&user).and_then(Queue::next) else { return };
         match self.deliver_once(user, &next).await {
             Ok(()) => self.delivered(user),
             Err(HandlerError::Telegram(TelegramError::Gone)) => self.missed(user, next),
@@ -368,6 +349,23 @@ impl Queue {
             && self.payments.is_empty()
             && self.retry.is_none()
             && self.digest.received.is_empty()
+    }
+
+    /// Takes the next notice: those of security come first.
+    fn next(&mut self) -> Option<Next> {
+        if let Some(alert) = self.alerts.pop_front() {
+            return Some(Next::Alert(alert));
+        }
+        if self.payments.front().is_some_and(|next| !is_receipt(&next.event)) {
+            return self.payments.pop_front().map(Next::Payment);
+        }
+        if let Some(retry) = self.retry.take() {
+            return Some(Next::Digest(retry));
+        }
+        if !self.digest.received.is_empty() {
+            return Some(Next::Digest(std::mem::take(&mut self.digest)));
+        }
+        self.payments.pop_front().map(Next::Payment)
     }
 
     fn add_payment(&mut self, waiting: Waiting) {
@@ -469,7 +467,47 @@ impl Notices for Delivery {
 
 #[cfg(test)]
 mod tests {
-    use super::Progress;
+    use serde_json::json;
+
+    use super::*;
+
+    fn waiting(what: serde_json::Value) -> Waiting {
+        let mut event = json!({
+            "cursor": "1-1", "account": uuid(1), "telegram_id": 1, "at": 0,
+        });
+        event.as_object_mut().unwrap().extend(what.as_object().unwrap().clone());
+        let event = serde_json::from_value(event).unwrap();
+        Waiting { event, since: Instant::now(), undelivered: Arc::default() }
+    }
+
+    fn uuid(last: u8) -> String {
+        format!("00000000-0000-4000-8000-{last:012}")
+    }
+
+    fn deposit() -> Waiting {
+        let deposit = json!({ "chain_id": 1, "value": "1", "block": 1, "count": 1 });
+        waiting(json!({ "kind": "deposit_received", "deposit": deposit }))
+    }
+
+    #[test]
+    fn security_comes_first_and_deposits_last() {
+        let mut queue = Queue::default();
+        for _ in 0..5 {
+            queue.add_payment(deposit());
+        }
+        queue.retry = Some(Digest::of(deposit()));
+        for _ in 0..2 {
+            queue.alerts.push_back(waiting(json!({ "kind": "key_exported" })));
+        }
+        assert!(matches!(queue.next(), Some(Next::Alert(_))));
+        queue.add_payment(deposit());
+        assert!(matches!(queue.next(), Some(Next::Alert(_))));
+        for count in [1, 6] {
+            let Some(Next::Digest(digest)) = queue.next() else { panic!("{count} deposits") };
+            assert_eq!(digest.received.iter().map(Received::count).sum::<u64>(), count);
+        }
+        assert!(queue.next().is_none() && queue.is_empty());
+    }
 
     #[test]
     fn a_page_is_acknowledged_after_its_events_only() {
