@@ -45,6 +45,8 @@ pub struct StageOptions {
     pub explorer: Option<String>,
     /// What one account may spend in 24 hours, by symbol.
     pub spend_a_day: BTreeMap<String, Amount>,
+    /// From what amount on an external deposit has a notice of its own, by symbol.
+    pub notice_from: BTreeMap<String, Amount>,
     /// Whether the token is configured from the server's first start on, rather than its second.
     pub token: bool,
     /// Whether the bot runs in this process.
@@ -89,6 +91,7 @@ impl Default for StageOptions {
             quote_seconds: 120,
             explorer: None,
             spend_a_day: BTreeMap::new(),
+            notice_from: BTreeMap::new(),
             token: true,
             bot: true,
             chat_passwords: true,
@@ -397,6 +400,7 @@ fn configure(
         quote_lifetime: Duration::from_secs(options.quote_seconds),
         poll_interval: Duration::from_millis(200),
         replace_after: 3,
+        notice_from: options.notice_from.clone(),
         tokens: if options.token { vec![as_configured(token)?] } else { Vec::new() },
         ..env.chain.clone()
     };
