@@ -21,6 +21,10 @@ async fn only_the_persons_own_number_is_taken_and_it_can_be_removed() {
     ann.bot("contact-mobile-foreign").await;
     ann.person().sends(&Attachment::Contact { phone: "+4915112345678".to_owned(), user: None });
     ann.bot("contact-mobile-foreign").await;
+    ann.person().shares_own_number("123").unwrap();
+    ann.bot("contact-mobile-format").await;
+    ann.press("contact-mobile-button");
+    ann.bot("contact-ask-mobile").await;
     // Some of Telegram's apps leave the plus out.
     ann.person().shares_own_number("4915112345699").unwrap();
     ann.bot_with("contact-mobile-added", &["99"]).await;
@@ -49,5 +53,5 @@ async fn only_the_persons_own_number_is_taken_and_it_can_be_removed() {
     assert_transcript!("mobile", world.ann);
     let account = world.account(&world.ann).await;
     assert_eq!(account.mobile, None);
-    world.stage.stop().await;
+    world.end().await;
 }

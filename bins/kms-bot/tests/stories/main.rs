@@ -7,11 +7,15 @@
 mod account;
 mod buttons;
 mod contacts;
+mod floods;
 mod freezing;
 mod groups;
+mod killed;
 mod late;
+mod losses;
 mod memory;
 mod names;
+mod notices;
 mod onboarding;
 mod operations;
 mod outages;

@@ -94,5 +94,6 @@ async fn in_a_group_the_bot_asks_nothing_and_shows_nothing() {
     let answer = group_phone.bot("group-invitation").await;
     assert_eq!((answer.topic, answer.reply_to), (Some(77), Some(asked)));
     assert_transcript!("group", group_phone);
+    assert_transcript!("group_in_private", ann);
     stage.stop().await;
 }

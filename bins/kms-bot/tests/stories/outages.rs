@@ -19,6 +19,7 @@ async fn while_the_server_is_down_the_bot_says_so_and_resumes_afterwards() {
     world.stage.stop_server().await;
     world.bob.says("/balance");
     world.bob.bot("problem-unreachable").await;
+    assert_transcript!("server_unreachable", world.bob);
     world.ann.says(ANNS);
     world.ann.bot("send-unknown-outcome").await;
     world.stage.start_server().await.unwrap();
@@ -32,7 +33,24 @@ async fn while_the_server_is_down_the_bot_says_so_and_resumes_afterwards() {
     world.bob.bot_with("notice-arriving", &["0.5 ETH"]).await;
     assert_transcript!("server_down", world.ann);
     assert_eq!(world.balance(&world.bob).await, coins("0.5"));
-    world.stage.stop().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_password_whose_outcome_is_unknown_says_what_to_try() {
+    let mut world = World::with_wallets(StageOptions::default()).await;
+    world.ann.says("/password");
+    world.ann.bot("password-ask").await;
+    world.stage.stop_server().await;
+    let both = format!("{ANNS}\nseven quiet harbours at dawn");
+    world.ann.says(&both);
+    world.ann.bot("password-change-unknown").await;
+    world.stage.start_server().await.unwrap();
+    // It is still asked for.
+    world.ann.says(&both);
+    world.ann.bot("password-changed").await;
+    assert_transcript!("password_unknown", world.ann);
+    world.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -42,6 +60,8 @@ async fn while_the_chain_is_down_nothing_is_signed() {
     world.stage.anvil.pause().unwrap();
     world.ann.says(ANNS);
     world.ann.bot("problem-chain-unavailable").await;
+    world.bob.says("/balance");
+    world.bob.bot("problem-chain-unavailable").await;
     world.stage.anvil.resume().unwrap();
     assert_eq!(world.balance(&world.bob).await, Wei::default());
     world.ann.press("send-again-button");
@@ -49,7 +69,7 @@ async fn while_the_chain_is_down_nothing_is_signed() {
     world.ann.says(ANNS);
     world.ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
     assert_transcript!("chain_down", world.ann);
-    world.stage.stop().await;
+    world.end().await;
 }
 
 /// Nothing is sent to the chat meanwhile, not even that the bot is typing.
@@ -71,7 +91,7 @@ async fn a_rate_limit_of_telegram_is_waited_out() {
     world.ann.says("/balance");
     world.ann.bot_with("balance-coin", &["10 ETH"]).await;
     assert_eq!(typing.load(Ordering::Relaxed), 0);
-    world.stage.stop().await;
+    world.end().await;
 }
 
 /// Telegram asks to wait for longer than a handler may take. The user hears of it afterwards.
@@ -91,7 +111,8 @@ async fn a_rate_limit_beyond_a_handlers_deadline_loses_no_answer_and_leaves_no_d
     let chat = world.ann.person().chat();
     assert!(chat.iter().all(|shown| !texts::is("send-looking-up", &shown.text)));
     assert_eq!(world.stage.sim.ignored_waits(), [""; 0]);
-    world.stage.stop().await;
+    assert_transcript!("rate_limited", world.ann);
+    world.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,13 +122,14 @@ async fn a_wait_of_absurd_length_breaks_nothing() {
     world.stage.sim.decide(move |method| (method == "GetChat").then_some(absurd));
     world.ann.says("/send @bob 0.5");
     world.ann.bot("send-name-unverified-notice").await;
+    assert_transcript!("name_unverified", world.ann);
     world.stage.sim.decide(|_| None);
     world.stage.sim.break_next("SendMessage", absurd);
     world.bob.says("/help");
     world.faults_happen().await;
     world.ann.says("/send @bob 0.5");
     world.ann.bot("send-quote").await;
-    world.stage.stop().await;
+    world.end().await;
 }
 
 /// A password, and what may be one, is deleted at once, whatever was asked for; it is not used, and
@@ -137,6 +159,7 @@ async fn a_password_that_cannot_be_deleted_is_not_used_and_can_be_sent_again() {
     undeletable(&world);
     world.ann.says("sesame, too late");
     world.ann.bot("password-not-deleted").await;
+    assert_transcript!("not_deleted", world.ann);
     let mut zoe = world.stage.sim.phone(4714, "Zoe", None);
     zoe.says("/start");
     zoe.bot("start-welcome").await;
@@ -145,7 +168,7 @@ async fn a_password_that_cannot_be_deleted_is_not_used_and_can_be_sent_again() {
     zoe.bot("password-not-deleted").await;
     zoe.says(BOBS);
     zoe.bot("start-created").await;
-    world.stage.stop().await;
+    world.end().await;
 }
 
 /// Telegram asks to wait for longer than the handler waits for the deletion.

@@ -1,51 +1,19 @@
-//! Floods, failures of Telegram and restarts: nothing is lost, nothing is done twice, and every
-//! message that a user sends has an answer.
+//! Failures of Telegram and restarts: nothing is lost, nothing is done twice, and every user has an
+//! answer to every message.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bot_api_sim::Fault;
-use kms_sandbox::{Stage, StageOptions};
-use kms_types::{EthAddress, EventStream, Wei};
+use bot_api_sim::{Attachment, Fault};
+use kms_sandbox::StageOptions;
+use kms_types::{EventStream, Wei};
 use serde_json::json;
 
 use crate::process::BotProcess;
 use crate::texts;
-use crate::world::{ANNS, BOBS, Plays, World, coins, data, report};
+use crate::world::{ANNS, BOBS, Plays, World, assert_transcript, coins, data, report};
 
 async fn world() -> World {
     World::with_wallets(StageOptions::default()).await
-}
-
-/// Pays an address a hundredth of a coin at a time, and mines until all payments are final.
-async fn dust(stage: &Stage, to: EthAddress, count: usize) {
-    let anvil = Arc::clone(&stage.anvil);
-    let paid = move || {
-        let from = anvil.rpc("eth_accounts", json!([])).unwrap()[1].clone();
-        anvil.rpc("evm_setAutomine", json!([false])).unwrap();
-        for number in 0..count {
-            let payment = json!({
-                "from": from, "to": to.to_string(), "value": "0x2386f26fc10000", "gas": "0x5208",
-                "nonce": format!("{number:#x}"),
-            });
-            anvil.rpc("eth_sendTransaction", json!([payment])).unwrap();
-            if number % 1_000 == 999 {
-                anvil.rpc("anvil_mine", json!(["0x1"])).unwrap();
-            }
-        }
-        anvil.rpc("evm_setAutomine", json!([true])).unwrap();
-        anvil.rpc("anvil_mine", json!(["0x3"])).unwrap();
-    };
-    tokio::task::spawn_blocking(paid).await.unwrap();
-}
-
-/// How many received payments a message reports.
-fn count(text: &str) -> usize {
-    if !texts::is("notice-received-largest", text) {
-        return usize::from(texts::is("notice-received", text));
-    }
-    let digits = text.lines().next().unwrap().chars().filter(char::is_ascii_digit);
-    digits.collect::<String>().parse().unwrap()
 }
 
 /// Waits until the bot has acknowledged all events.
@@ -58,45 +26,6 @@ async fn acknowledged(world: &World) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
-}
-
-/// Under Telegram's own rate limits.
-#[tokio::test(flavor = "multi_thread")]
-async fn ten_thousand_payments_of_dust_delay_neither_answers_nor_other_notices() {
-    const DUST: usize = 10_000;
-    let options = StageOptions { telegram_speed: 1, ..StageOptions::default() };
-    let mut world = World::with_wallets(options).await;
-    let ann = world.account(&world.ann).await.address;
-    let bob = world.account(&world.bob).await.address;
-    dust(&world.stage, ann, DUST).await;
-    world.ann.bot("notice-received-largest").await;
-    let before = world.ann.person().chat().len();
-    let pressed = Instant::now();
-    world.ann.press("balance-button");
-    world.ann.bot("balance-coin").await;
-    report("dust: a press is answered after", pressed, 2);
-    // What counts is what comes first; how long it takes depends on the machine.
-    let between = world.ann.person().chat().len() - before - 1;
-    assert!(between <= 3, "{between} notices came before her answer");
-    let paid = Instant::now();
-    world.stage.faucet(bob, coins("0.7")).await.unwrap();
-    world.bob.bot_with("notice-received", &["0.7 ETH"]).await;
-    report("dust: another user's deposit is reported after", paid, 5);
-    world.export(&world.ann, ANNS).await;
-    world.ann.bot("notice-key-exported").await;
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        let chat = world.ann.person().chat();
-        let reported: usize = chat.iter().map(|message| count(&message.text)).sum();
-        // With the first ten coins.
-        if reported == DUST + 1 {
-            break;
-        }
-        assert!(Instant::now() < deadline, "{reported} payments were reported");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert_eq!(world.stage.sim.ignored_waits(), [""; 0]);
-    world.stage.stop().await;
 }
 
 /// Under Telegram's own rate limits.
@@ -117,28 +46,6 @@ async fn a_payment_is_shown_as_confirmed_soon_after_its_block() {
         report("a payment is shown as confirmed after its block", mined, 2);
     }
     assert_eq!(world.stage.sim.ignored_waits(), [""; 0]);
-    world.stage.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_a_flood_drops_is_answered_and_a_dropped_password_is_deleted() {
-    let mut world = world().await;
-    world.ann.says("/balance");
-    world.ann.bot("balance-coin").await;
-    world.ann.confirms("/send @bob 0.5").await;
-    world.stage.sim.break_next("SendMessage", Fault::Slow(Duration::from_secs(2)));
-    for _ in 0..30 {
-        world.ann.says("hello, are you there?");
-    }
-    world.ann.press("balance-refresh-button");
-    world.ann.says(ANNS);
-    world.ann.bot("busy-notice").await;
-    world.ann.bot("flood").await;
-    let chat = world.ann.person().chat();
-    let floods = chat.iter().filter(|message| texts::is("flood", &message.text)).count();
-    assert_eq!(floods, 1);
-    world.forgets(ANNS).await;
-    assert_eq!(world.stage.sim.unanswered_presses(), 0);
     world.stage.stop().await;
 }
 
@@ -199,35 +106,28 @@ async fn a_message_of_last_week_gets_a_short_answer() {
     world.stage.stop().await;
 }
 
-/// Each call of a payment fails once, in each way.
+/// Of what the bot receives late, a possible password is deleted if Telegram still does that, and
+/// nothing is acted on.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_payment_survives_the_loss_of_any_call_and_of_any_answer() {
+async fn an_old_message_of_any_kind_gets_a_short_answer() {
     let mut world = world().await;
-    let mut paid = Wei::default();
-    for method in
-        ["SendMessage", "EditMessageText", "DeleteMessage", "AnswerCallbackQuery", "GetChat"]
-    {
-        for fault in
-            [Fault::BadGateway, Fault::CallLost, Fault::AnswerLost, Fault::TooManyRequests(1)]
-        {
-            world.stage.sim.break_next(method, fault);
-            world.ann.confirms("/send @bob 0.01").await;
-            world.ann.says(ANNS);
-            world.ann.bot_with("transfer-confirmed", &["0.01 ETH"]).await;
-            paid = paid.checked_add(coins("0.01")).unwrap();
-            assert_eq!(world.stage.sim.faults_left(), 0, "{method} {fault:?}");
-            let dead = ["send-looking-up", "send-ask-password", "send-sending"];
-            let chat = world.ann.person().chat();
-            let dead = chat.iter().find(|shown| dead.iter().any(|id| texts::is(id, &shown.text)));
-            assert_eq!(dead, None, "{method} {fault:?}");
-        }
-    }
-    assert_eq!(world.balance(&world.bob).await, paid);
-    let confirmed = world.ann.person().chat();
-    let confirmed = confirmed.iter().filter(|shown| texts::is("transfer-confirmed", &shown.text));
-    assert_eq!(confirmed.count(), 20, "one message for each payment");
-    world.forgets(ANNS).await;
-    world.stage.stop().await;
+    let hours = |hours: u64| Duration::from_secs(hours * 3_600);
+    world.ann.confirms("/send @bob 0.5").await;
+    world.ann.person().said(ANNS, hours(72));
+    world.ann.bot("password-not-deleted").await;
+    world.ann.person().said(ANNS, hours(30));
+    world.ann.bot("old-message").await;
+    world.ann.person().sent(&Attachment::Photo, hours(30));
+    world.ann.bot("old-message").await;
+    assert!(world.ann.person().chat().iter().all(|message| message.fields.is_null()));
+    world.ann.says("/send 0.5");
+    world.ann.bot("send-ask-recipient").await;
+    let contact = Attachment::Contact { phone: "4915112345678".to_owned(), user: Some(4712) };
+    world.ann.person().sent(&contact, hours(30));
+    world.ann.bot("old-message").await;
+    assert!(world.transfers(&world.ann).await.is_empty());
+    assert_transcript!("old_messages", world.ann);
+    world.end().await;
 }
 
 /// Each way in which a picture fails.

@@ -305,7 +305,8 @@ async fn coin_that_comes_through_a_contract_is_reported_without_a_sender() {
     world.bob.bot_with("notice-received-unnamed", &["3 ETH"]).await;
     world.bob.says("/history");
     world.bob.bot_with("history-title", &["3 ETH received"]).await;
-    world.stage.stop().await;
+    assert_transcript!("through_a_contract", world.bob);
+    world.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -83,11 +83,13 @@ async fn a_button_of_another_user_does_nothing() {
     bob.forges(group, said, "balance:refresh").unwrap();
     let mut group = world.stage.sim.phone_in(group, &bob, "Bob");
     group.bot("foreign-button-notice").await;
+    assert_transcript!("foreign_button_in_a_group", group);
+    assert_transcript!("foreign_button", world.bob);
     world.ann.press("send-confirm-button");
     world.ann.bot("send-ask-password").await;
     world.ann.says(ANNS);
     world.ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
-    world.stage.stop().await;
+    world.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -217,12 +219,11 @@ async fn a_display_name_cannot_disguise_the_confirm_screen() {
         world.ann.says(&format!("/send @{username} 1"));
         let quote = world.ann.bot("send-quote").await;
         assert!(quote.text.replace('\u{2060}', "").contains(shown), "{}", quote.text);
-        // Telegram would make a link or a mention of these.
-        for live in ["http://e.vil", "@ann", "/send"] {
-            assert!(!quote.text.contains(live), "{}", quote.text);
-        }
+        // Telegram makes links, mentions and commands of what looks like them.
+        let live = quote.marked(&["url", "mention", "bot_command", "email", "text_link"]);
+        assert_eq!(live, [format!("@{username}")], "{}", quote.text);
     }
-    world.stage.stop().await;
+    world.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

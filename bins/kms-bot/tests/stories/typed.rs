@@ -182,8 +182,16 @@ async fn one_password_is_right_from_every_keyboard() {
     ann.bot("start-welcome").await;
     ann.person().says_formatted("marble seven clouds", "seven", "bold");
     ann.bot("password-unstable").await;
-    ann.says("marble `seven` clouds");
-    ann.bot("password-unstable").await;
+    let rewritten = [
+        "marble `seven` clouds",
+        "C:-) orange ladder",
+        "love<3you quiet sea",
+        ":shrug: orange ladder",
+    ];
+    for text in rewritten {
+        ann.says(text);
+        ann.bot("password-unstable").await;
+    }
     ann.says("don't stop -- \"sing\" at dawn");
     ann.bot("start-created").await;
     ann.bot("contact-offer").await;
@@ -204,7 +212,10 @@ async fn a_password_made_of_the_persons_names_is_refused_everywhere() {
         StageOptions { recovery_wait: std::time::Duration::from_secs(1), ..Default::default() };
     let World { stage, .. } = World::with(options).await;
     let mut anna = stage.sim.phone(4716, "Annabelle", Some("smithers"));
-    let weak = ["annabelle smithers", "smithers2026", "Annabelle123"];
+    anna.person().has_last_name("Featherstone");
+    anna.person().also_has(&["goldfinch"]);
+    let weak =
+        ["annabelle smithers", "smithers2026", "Annabelle123", "featherstone2026", "goldfinch2026"];
     anna.says("/start");
     anna.bot("start-welcome").await;
     for password in weak {
@@ -246,7 +257,35 @@ async fn a_token_that_refuses_is_not_called_a_contract() {
     world.stage.token.set_decimals(&world.stage.anvil, 18).unwrap();
     world.ann.says("/send @bob 5 TUSD");
     world.ann.bot("problem-token-mismatch").await;
-    world.stage.stop().await;
+    assert_transcript!("token_refuses", world.ann);
+    world.end().await;
+}
+
+/// The operator's symbol stands for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_was_renamed_or_that_reverts_has_a_balance_or_a_sentence() {
+    let mut world = world().await;
+    let ann = world.account(&world.ann).await;
+    world.stage.faucet_tokens(ann.address, 100_000_000).unwrap();
+    world.ann.bot_with("notice-received", &["100 TUSD"]).await;
+    world.stage.token.set_symbol(&world.stage.anvil, "TUSD\u{20ae}0").unwrap();
+    world.ann.says("/balance");
+    world.ann.bot_with("balance-token", &["100 TUSD"]).await;
+    world.ann.says("/send @bob 5 TUSD");
+    world.ann.bot_with("send-quote", &["5 TUSD"]).await;
+    // Every call reverts.
+    let token = world.stage.paid_token().unwrap().address.to_string();
+    let code = serde_json::json!([token, "0x60006000fd"]);
+    world.stage.anvil.rpc("anvil_setCode", code).unwrap();
+    world.stage.anvil.rpc("anvil_mine", serde_json::json!(["0x1"])).unwrap();
+    world.ann.says("/balance");
+    world.ann.bot_with("balance-token-unknown", &["TUSD", "10 ETH"]).await;
+    world.ann.says("/send @bob 5 TUSD");
+    let refusals = ["problem-token-mismatch", "problem-token-refuses"];
+    let refused = |text: &str| refusals.iter().any(|id| texts::is(id, text));
+    world.ann.hears_matching("a refusal of the token", refused).await.unwrap();
+    assert_transcript!("renamed_token", world.ann);
+    world.end().await;
 }
 
 /// Bob's account delegates to a contract (EIP-7702), as wallets offer it.
@@ -259,9 +298,16 @@ async fn an_account_that_delegates_is_not_called_a_contract() {
     world.ann.says("/send @bob 0.5");
     let quote = world.ann.bot("send-quote").await;
     assert!(!texts::is("send-warning-contract", &quote.text), "{}", quote.text);
+    let contract = "0x00000000000000000000000000000000000000f1";
+    world.stage.anvil.rpc("anvil_setCode", serde_json::json!([contract, "0x00"])).unwrap();
+    world.ann.says(&format!("/send {contract} 0.5"));
+    world.ann.bot("send-warning-contract").await;
+    world.ann.says("/send @bob 0.5");
+    world.ann.bot("send-quote").await;
     world.ann.press("send-confirm-button");
     world.ann.bot("send-ask-password").await;
     world.ann.says(ANNS);
     world.ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
-    world.stage.stop().await;
+    assert_transcript!("contracts", world.ann);
+    world.end().await;
 }

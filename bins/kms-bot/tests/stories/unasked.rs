@@ -1,9 +1,10 @@
 //! Messages that answer nothing: what they are is said, and what is wanted. Only what may show a
 //! password is deleted.
 
-use bot_api_sim::Attachment;
+use bot_api_sim::{Attachment, Phone};
 use kms_sandbox::StageOptions;
 
+use crate::texts;
 use crate::world::{ANNS, Plays, World, assert_transcript};
 
 async fn world() -> World {
@@ -78,6 +79,53 @@ async fn while_an_answer_is_wanted_anything_else_is_named() {
     ann.bot("send-quote").await;
     assert_transcript!("wanted", world.ann);
     world.stage.stop().await;
+}
+
+/// A voice message where each kind of answer is awaited, and a command that there is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_question_says_what_is_wanted() {
+    let mut world = World::with(StageOptions::default()).await;
+    let voice = async |ann: &mut Phone, wanted: &str| {
+        ann.person().sends(&Attachment::Voice);
+        ann.bot("other-content").await;
+        let last = ann.last_of_bot().unwrap();
+        assert!(texts::is(wanted, &last.text), "{wanted}: {}", last.text);
+    };
+    let ann = &mut world.ann;
+    ann.says("/start");
+    ann.bot("start-welcome").await;
+    voice(ann, "wanted-new-password").await;
+    ann.says(ANNS);
+    ann.bot("contact-offer").await;
+    ann.press("contact-add-button");
+    ann.bot("contact-ask-address").await;
+    voice(ann, "wanted-email").await;
+    ann.says("ann@example.org");
+    ann.bot("contact-ask-password-new").await;
+    voice(ann, "wanted-password").await;
+    ann.says(ANNS);
+    ann.bot("contact-ask-code").await;
+    voice(ann, "wanted-code").await;
+    ann.says("/password");
+    ann.bot("password-ask").await;
+    voice(ann, "password-two-lines").await;
+    ann.says("/contact");
+    ann.bot("contact-mobile-none").await;
+    ann.press("contact-mobile-button");
+    ann.bot("contact-ask-mobile").await;
+    voice(ann, "wanted-mobile").await;
+    ann.says("/send");
+    ann.bot("send-ask-recipient").await;
+    voice(ann, "send-ask-recipient").await;
+    ann.says("/export");
+    ann.bot("export-on-page").await;
+    voice(ann, "page-wanted").await;
+    ann.person().sends(&Attachment::Story);
+    ann.bot("other-content").await;
+    let last = ann.last_of_bot().unwrap();
+    assert!(texts::is("content-other", &last.text), "{}", last.text);
+    assert_transcript!("each_question", world.ann);
+    world.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -121,6 +121,13 @@ impl World {
         self.ann.forget();
     }
 
+    /// Ends a story in which the bot was not killed.
+    pub(crate) async fn end(self) {
+        let vain = self.stage.sim.vain_edits();
+        assert_eq!(vain, 0, "edits that change nothing:\n{}", self.ann.transcript());
+        self.stage.stop().await;
+    }
+
     /// Waits until all faults that the story ordered have happened, so that they hit no other user.
     pub(crate) async fn faults_happen(&self) {
         let mut watch = self.stage.sim.watch();

@@ -60,7 +60,7 @@ impl World {
     pub(crate) fn signed(&self, bot: i64, user: i64, start_param: &str, at: u64) -> String {
         let names = ["", "ann", "bob", "eve"];
         let username = names.get(usize::try_from(user).unwrap()).copied();
-        let (first_name, last_name) = ("A/é", Some("Lee"));
+        let (first_name, last_name) = ("A/é", None);
         let opening = Opening { bot, user, first_name, last_name, username, start_param, at };
         self.telegram.init_data(opening).unwrap()
     }

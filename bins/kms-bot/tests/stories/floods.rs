@@ -1,0 +1,156 @@
+//! Floods of payments and of messages delay no user, and nothing is dropped without a word.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bot_api_sim::Fault;
+use kms_client::Page;
+use kms_sandbox::{Stage, StageOptions};
+use kms_types::wire::HistoryEntry;
+use kms_types::{EthAddress, Timestamp};
+use serde_json::json;
+
+use crate::texts;
+use crate::world::{ANNS, Plays, World, assert_transcript, coins, id, report};
+
+/// Pays an address this many wei at a time, and mines until all payments are final.
+async fn dust(stage: &Stage, to: EthAddress, count: usize, wei: u64) {
+    let anvil = Arc::clone(&stage.anvil);
+    let paid = move || {
+        let from = anvil.rpc("eth_accounts", json!([])).unwrap()[1].clone();
+        anvil.rpc("evm_setAutomine", json!([false])).unwrap();
+        for number in 0..count {
+            let payment = json!({
+                "from": from, "to": to.to_string(), "value": format!("{wei:#x}"), "gas": "0x5208",
+                "nonce": format!("{number:#x}"),
+            });
+            anvil.rpc("eth_sendTransaction", json!([payment])).unwrap();
+            if number % 1_000 == 999 {
+                anvil.rpc("anvil_mine", json!(["0x1"])).unwrap();
+            }
+        }
+        anvil.rpc("evm_setAutomine", json!([true])).unwrap();
+        anvil.rpc("anvil_mine", json!(["0x3"])).unwrap();
+    };
+    tokio::task::spawn_blocking(paid).await.unwrap();
+}
+
+/// How many received payments a message reports.
+fn count(text: &str) -> usize {
+    if !texts::is("notice-received-largest", text) {
+        return usize::from(texts::is("notice-received", text));
+    }
+    let digits = text.lines().next().unwrap().chars().filter(char::is_ascii_digit);
+    digits.collect::<String>().parse().unwrap()
+}
+
+/// Under Telegram's own rate limits.
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_payments_of_dust_delay_neither_answers_nor_other_notices() {
+    const DUST: usize = 10_000;
+    let options = StageOptions { telegram_speed: 1, ..StageOptions::default() };
+    let mut world = World::with_wallets(options).await;
+    let ann = world.account(&world.ann).await.address;
+    let bob = world.account(&world.bob).await.address;
+    dust(&world.stage, ann, DUST, 10_000_000_000_000_000).await;
+    world.ann.bot("notice-received-largest").await;
+    let before = world.ann.person().chat().len();
+    let pressed = Instant::now();
+    world.ann.press("balance-button");
+    world.ann.bot("balance-coin").await;
+    report("dust: a press is answered after", pressed, 2);
+    // What counts is what comes first; how long it takes depends on the machine.
+    let between = world.ann.person().chat().len() - before - 1;
+    assert!(between <= 3, "{between} notices came before her answer");
+    let paid = Instant::now();
+    world.stage.faucet(bob, coins("0.7")).await.unwrap();
+    world.bob.bot_with("notice-received", &["0.7 ETH"]).await;
+    report("dust: another user's deposit is reported after", paid, 5);
+    world.export(&world.ann, ANNS).await;
+    world.ann.bot("notice-key-exported").await;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let chat = world.ann.person().chat();
+        let reported: usize = chat.iter().map(|message| count(&message.text)).sum();
+        // With the first ten coins.
+        if reported == DUST + 1 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{reported} payments were reported");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(world.stage.sim.ignored_waits(), [""; 0]);
+    world.stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_flood_drops_is_answered_and_a_dropped_password_is_deleted() {
+    let mut world = World::with_wallets(StageOptions::default()).await;
+    world.ann.says("/balance");
+    world.ann.bot("balance-coin").await;
+    world.ann.confirms("/send @bob 0.5").await;
+    world.stage.sim.break_next("SendMessage", Fault::Slow(Duration::from_secs(2)));
+    for _ in 0..30 {
+        world.ann.says("hello, are you there?");
+    }
+    world.ann.press("balance-refresh-button");
+    world.ann.says(ANNS);
+    world.ann.bot("busy-notice").await;
+    world.ann.bot("flood").await;
+    let chat = world.ann.person().chat();
+    let floods = chat.iter().filter(|message| texts::is("flood", &message.text)).count();
+    assert_eq!(floods, 1);
+    world.forgets(ANNS).await;
+    assert_eq!(world.stage.sim.unanswered_presses(), 0);
+    world.stage.stop().await;
+}
+
+/// A stranger's dust is one line of the history and one message a day.
+#[tokio::test(flavor = "multi_thread")]
+async fn small_deposits_are_one_message_a_day() {
+    const DUST: u64 = 100;
+    let notice_from = BTreeMap::from([("ETH".to_owned(), "0.0001".parse().unwrap())]);
+    let options = StageOptions { notice_from, ..StageOptions::default() };
+    let mut world = World::with_wallets(options).await;
+    let ann = world.account(&world.ann).await.address;
+    let before = world.ann.person().chat().len();
+    dust(&world.stage, ann, usize::try_from(DUST).unwrap(), 1).await;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while recorded(&world).await < DUST {
+        assert!(Instant::now() < deadline, "the deposits are not recorded");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // A later event of the same stream is reported, and so none of the earlier ones is.
+    world.stage.faucet(ann, coins("0.5")).await.unwrap();
+    world.ann.bot_with("notice-received", &["0.5 ETH"]).await;
+    let digests = |world: &World| {
+        let chat = world.ann.person().chat();
+        chat.iter().filter(|message| texts::is("notice-received-small", &message.text)).count()
+    };
+    assert_eq!((world.ann.person().chat().len(), digests(&world)), (before + 1, 0));
+    #[expect(clippy::disallowed_methods, reason = "the server has a clock of its own")]
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let tomorrow = now + Duration::from_secs(24 * 60 * 60);
+    let tomorrow = Timestamp(tomorrow.as_millis().try_into().unwrap());
+    for digests in [1, 0] {
+        assert_eq!(world.stage.database.notify_digests(tomorrow, 10).await.unwrap(), digests);
+    }
+    world.ann.bot_with("notice-received-small", &["100"]).await;
+    world.ann.says("/history");
+    world.ann.bot_with("history-received-small", &["100"]).await;
+    assert_eq!(digests(&world), 1);
+    assert_transcript!("small_deposits", world.ann);
+    world.end().await;
+}
+
+/// How many small deposits the server has summed up for Ann.
+async fn recorded(world: &World) -> u64 {
+    let of = id(&world.ann).into();
+    let page = world.stage.client.transfers(of, Page::Newest, 100).await.unwrap();
+    let counts = page.entries.iter().map(|entry| match entry {
+        HistoryEntry::Deposit { deposit, .. } if deposit.tx_hash.is_none() => deposit.count,
+        _ => 0,
+    });
+    counts.sum()
+}
