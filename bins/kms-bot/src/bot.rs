@@ -325,14 +325,10 @@ impl Poll {
         let secret = self.secret(&incoming);
         // What is deleted if the bot is killed before the message was handled: what was asked for
         // may then be forgotten.
-        let typed = secret.or_else(|| possible_password(&incoming));
-        let typed = typed.map(|message| in_private(user, message));
-        let other = self.shows_password(&incoming).map(|message| in_private(user, message));
-        let place = typed.or(other);
-        // What is deleted although it does not fit.
-        let is_likely = secret.is_some() || (other.is_some() && context.may_receive_password(user));
+        let unsure = secret.or_else(|| possible_password(&incoming));
+        let place = unsure.map(|message| in_private(user, message));
         if !context.journal.begin(user, id, context.telegram.last_message().0, place) {
-            self.repeated(&incoming, id, typed);
+            self.repeated(&incoming, id, place);
             return;
         }
         // What cannot hold a password is acknowledged at once.
@@ -358,12 +354,12 @@ impl Poll {
             }
         };
         if let Err(Full { first }) = self.lanes.enqueue(user, job) {
-            match place {
-                Some(place) if is_likely => {
+            match (secret, place) {
+                (Some(_), Some(place)) => {
                     self.context.deletions.start(user, place, self.held.hold(id));
                 }
-                Some(place) => self.context.deletions.settle(user, place, ()),
-                None => {}
+                (None, Some(place)) => self.context.deletions.settle(user, place, ()),
+                (_, None) => {}
             }
             self.dropped(user, id, query, first);
         }
@@ -374,13 +370,6 @@ impl Poll {
         let (user, text) = (incoming.user().id, incoming.secret_text()?);
         let stray = self.context.may_receive_password(user) && may_be_password(text);
         incoming.private_message().filter(|_| stray || self.context.awaits_password(user))
-    }
-
-    /// The message, if it is no typed text and may show a password.
-    fn shows_password(&self, incoming: &Incoming) -> Option<MessageId> {
-        let picture = incoming.is_picture() && self.context.awaits_password(incoming.user().id);
-        let text = incoming.repeated_text().is_some_and(may_be_password) && !is_recipient(incoming);
-        incoming.private_message().filter(|_| picture || text)
     }
 
     /// Deletes what may be a password although its handler has not begun: earlier messages of the
@@ -440,8 +429,7 @@ fn possible_password(incoming: &Incoming) -> Option<MessageId> {
 
 /// Whether the text is rather a recipient that an earlier message has asked for meanwhile.
 fn is_recipient(incoming: &Incoming) -> bool {
-    let text = incoming.secret_text().or_else(|| incoming.repeated_text());
-    text.is_some_and(TypedRecipient::is_marked)
+    incoming.secret_text().is_some_and(TypedRecipient::is_marked)
 }
 
 fn offset(update: u32) -> i32 {

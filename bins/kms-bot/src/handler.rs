@@ -131,15 +131,17 @@ async fn show_typing<T>(context: &Context, user: TelegramId) -> T {
 /// Routes an update. One that was sent long ago gets a short answer.
 async fn route(context: &Context, incoming: Incoming) -> HandlerResult {
     settle_report(context, incoming.user().id).await;
-    if let (Some(at), Some(message)) = (incoming.sent_at(), incoming.private_message())
-        && clock::now().0.saturating_sub(at.0) > OLD_MESSAGE
+    if let Incoming::Text(message) = &incoming
+        && message.group.is_none()
+        && clock::now().0.saturating_sub(message.at.0) > OLD_MESSAGE
     {
-        let user = incoming.user().id;
-        let text = incoming.secret_text().or_else(|| incoming.repeated_text());
-        let secret = incoming.is_picture() && context.awaits_password(user)
-            || text.is_some_and(may_be_password) && context.may_receive_password(user);
+        let user = message.user.id;
+        let secret = incoming.secret_text().is_some_and(may_be_password);
         // Telegram refuses to delete what is older than two days.
-        if secret && !router::delete_secret(context, user, message).await? {
+        if secret
+            && context.may_receive_password(user)
+            && !router::delete_secret(context, user, message.message).await?
+        {
             return Ok(());
         }
         return context.send(user, html!("old-message")).await;

@@ -209,7 +209,7 @@ async fn handle_stray_text(
 /// Handles a message that is no typed text. It is never a command, and it is deleted only if it may
 /// show a password.
 async fn handle_other(context: &Context, message: OtherMessage) -> HandlerResult {
-    let OtherMessage { user, message, album, content, at: _ } = message;
+    let OtherMessage { user, message, album, content } = message;
     let step = context.step(user.id);
     let is_answered = album.is_some_and(|album| !context.albums.record(album));
     if may_show_password(context, &user, &content) {

@@ -65,7 +65,6 @@ pub(crate) struct Group {
 pub(crate) struct OtherMessage {
     pub(crate) user: User,
     pub(crate) message: MessageId,
-    pub(crate) at: Timestamp,
     /// The album that it is a part of: several pictures or files that were sent together.
     pub(crate) album: Option<String>,
     pub(crate) content: Content,
@@ -141,44 +140,6 @@ impl Incoming {
         }
     }
 
-    /// The text that the user edited or forwarded, and that no other person is known to have
-    /// written. It may be a password.
-    pub(crate) fn repeated_text(&self) -> Option<&str> {
-        let Self::Other(OtherMessage { user, content, .. }) = self else { return None };
-        match content {
-            Content::Forward { author: Some(author), .. } if *author != user.id => None,
-            Content::Edit(text) | Content::Forward { text, .. } => {
-                let text = text.trim_start();
-                (!text.starts_with('/')).then_some(text)
-            }
-            Content::Contact { .. }
-            | Content::Picture
-            | Content::Video
-            | Content::File
-            | Content::Voice
-            | Content::Sticker
-            | Content::Place
-            | Content::Poll
-            | Content::Notice
-            | Content::Other => None,
-        }
-    }
-
-    /// Reports whether the message may show a password that is no text.
-    pub(crate) fn is_picture(&self) -> bool {
-        let Self::Other(message) = self else { return false };
-        matches!(message.content, Content::Picture | Content::Video | Content::File)
-    }
-
-    /// When the message in the private chat was sent.
-    pub(crate) fn sent_at(&self) -> Option<Timestamp> {
-        match self {
-            Self::Text(message) => message.group.is_none().then_some(message.at),
-            Self::Other(message) => Some(message.at),
-            Self::Pressed(_) | Self::Returned(_) => None,
-        }
-    }
-
     /// Reports whether the message may have to be deleted: it is no command and no press.
     pub(crate) fn may_be_secret(&self) -> bool {
         matches!(self, Self::Other(_)) || self.secret_text().is_some()
@@ -234,7 +195,7 @@ fn message_of(message: Message) -> Option<Incoming> {
     if !typed {
         return other(message, content);
     }
-    let (replies_to, at) = (message.reply_to_message().and_then(author), sent_at(&message));
+    let replies_to = message.reply_to_message().and_then(author);
     let user = user(message.from?)?;
     let (chat, private) = (message.chat.id, message.chat.is_private());
     if private && chat.0 != i64::from(user.id) {
@@ -247,7 +208,7 @@ fn message_of(message: Message) -> Option<Incoming> {
     Some(Incoming::Text(TextMessage {
         user,
         message: message.id,
-        at,
+        at: Timestamp(message.date.timestamp_millis()),
         text: TypedText::new(Zeroizing::new(text.text), &text.entities),
         group: (!private).then_some(group),
     }))
@@ -270,19 +231,12 @@ fn edit(message: Message) -> Option<Incoming> {
 fn other(message: Message, content: impl FnOnce(MessageKind) -> Content) -> Option<Incoming> {
     let (chat, private, id) = (message.chat.id, message.chat.is_private(), message.id);
     let album = message.media_group_id().map(|album| album.0.clone());
-    let at = sent_at(&message);
     let user = user(message.from?)?;
     let own = private && chat.0 == i64::from(user.id);
     let content = content(message.kind);
     // An edit of a caption is a message of its own.
     let album = album.filter(|_| !matches!(content, Content::Edit(_)));
-    own.then_some(Incoming::Other(OtherMessage { user, message: id, at, album, content }))
-}
-
-/// When a message was sent, or edited.
-fn sent_at(message: &Message) -> Timestamp {
-    let edited = message.edit_date().copied();
-    Timestamp(edited.unwrap_or(message.date).timestamp_millis())
+    own.then_some(Incoming::Other(OtherMessage { user, message: id, album, content }))
 }
 
 fn content(kind: MessageKind) -> Content {
