@@ -34,6 +34,7 @@ use crate::handler;
 use crate::journal::Journal;
 use crate::ops;
 use crate::password_input::may_be_password;
+use crate::router;
 use crate::texts::{Text, html, text};
 
 /// How long one request waits for updates, and when it counts as failed.
@@ -43,6 +44,8 @@ const LAST_POLL: Duration = Duration::from_secs(3);
 /// How long to wait before polling again while an update is held, which Telegram returns each time.
 const HELD_POLL: Duration = Duration::from_millis(250);
 /// The number of later updates up to which a held update is asked for again: Telegram returns 100.
+/// Above it the held one is acknowledged with them. The journal has its message, which is deleted
+/// after a restart, too.
 const MOST_AHEAD: i32 = 80;
 /// How long what may be a password waits for its handler, before it is deleted without it.
 const LANE_PATIENCE: Duration = Duration::from_secs(2);
@@ -100,6 +103,7 @@ impl Bot {
         let delivery = Arc::new(Delivery::new(Arc::clone(&context)));
         let (lanes, mut supervisor) = (Lanes::new(delivery.clone()), Supervisor::new());
         handler::resume_all(&context, &lanes);
+        delivery.resume(&lanes);
         for (task, stream) in
             [("follow_security", EventStream::Security), ("follow_payments", EventStream::Payments)]
         {
@@ -214,8 +218,9 @@ async fn introduce(api: &Api) -> Result<String, RequestError> {
 
 /// Polls for updates until the bot stops.
 ///
-/// An update is acknowledged when it was queued, and when a password in it was deleted: Telegram
-/// delivers it again to a bot that was killed before. The journal keeps a repeated update from
+/// An update is acknowledged when it was queued, and when a password in it was deleted, or when
+/// [`MOST_AHEAD`] later ones have come: Telegram delivers it again to a bot that was killed before.
+/// The journal has the message of a password until it is deleted, and keeps a repeated update from
 /// having a second effect.
 struct Poll {
     api: Api,
@@ -322,7 +327,8 @@ impl Poll {
             (Some(message), _) => context.telegram.record_message(message),
             (None, _) => {}
         }
-        let secret = self.secret(&incoming);
+        let message = incoming.private_message();
+        let secret = message.filter(|_| router::may_show_secret(context, &incoming));
         // What is deleted if the bot is killed before the message was handled: what was asked for
         // may then be forgotten.
         let unsure = secret.or_else(|| possible_password(&incoming));
@@ -332,15 +338,16 @@ impl Poll {
             return;
         }
         // What cannot hold a password is acknowledged at once.
-        let hold = incoming.may_be_secret().then(|| self.held.hold(id));
+        let may_be_secret = incoming.may_be_secret() || secret.is_some();
+        let hold = may_be_secret.then(|| self.held.hold(id));
         let hold = match secret {
-            Some(message) if context.awaits_password(user) => {
+            Some(message) if incoming.at().is_some_and(|at| context.awaits_password(user, at)) => {
                 context.deletions.start(user, in_private(user, message), hold);
                 None
             }
             Some(_) | None => hold,
         };
-        let (query, message) = (incoming.query(), incoming.private_message());
+        let query = incoming.query();
         let (handled, lanes) = (Arc::clone(context), self.lanes.clone());
         let begun = Arc::new(AtomicBool::new(false));
         if let Some(message) = secret.filter(|_| !is_recipient(&incoming)) {
@@ -363,13 +370,6 @@ impl Poll {
             }
             self.dropped(user, id, query, first);
         }
-    }
-
-    /// The message, if it may be a password.
-    fn secret(&self, incoming: &Incoming) -> Option<MessageId> {
-        let (user, text) = (incoming.user().id, incoming.secret_text()?);
-        let stray = self.context.may_receive_password(user) && may_be_password(text);
-        incoming.private_message().filter(|_| stray || self.context.awaits_password(user))
     }
 
     /// Deletes what may be a password although its handler has not begun: earlier messages of the
@@ -414,16 +414,14 @@ impl Poll {
     fn answer(&self, query: CallbackQueryId, notice: Option<Text>) {
         let context = Arc::clone(&self.context);
         tokio::spawn(async move {
-            if let Err(error) = context.telegram.answer_query(query, notice).await {
-                tracing::warn!(%error, event = "update_failed", "press not answered");
-            }
+            context.telegram.answer_query(query, notice).await;
         });
     }
 }
 
-/// The message, if its text could be a password.
+/// The message, if its text could be a password, whatever was asked for.
 fn possible_password(incoming: &Incoming) -> Option<MessageId> {
-    let possible = incoming.secret_text().is_some_and(may_be_password) && !is_recipient(incoming);
+    let possible = incoming.own_text().is_some_and(may_be_password) && !is_recipient(incoming);
     incoming.private_message().filter(|_| possible)
 }
 

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use kms_client::{Client, ClientError};
 use kms_types::wire::{Account, Transfer};
 use kms_types::{EventKind, TelegramId, Timestamp, TransferId};
-use teloxide_core::types::{ChatId, MessageId};
+use teloxide_core::types::MessageId;
 use zeroize::Zeroizing;
 
 use crate::answered::{AnsweredAlbums, AnsweredEvents};
@@ -25,7 +25,8 @@ use crate::texts::{Html, html};
 use crate::traces::Traces;
 use crate::usernames::UsernameReports;
 
-/// A question is asked again after a restart if it is not older than this, in milliseconds.
+/// A question is open for this long, in milliseconds. After a restart it is asked again if it was
+/// open when the bot stopped.
 pub(crate) const QUESTION_LIFETIME: i64 = 15 * 60 * 1_000;
 
 /// The parts of a running bot.
@@ -51,6 +52,10 @@ pub(crate) enum HandlerError {
     Kms(#[from] ClientError),
     #[error(transparent)]
     Telegram(#[from] TelegramError),
+    /// A message that shows that the bot is working says that the outcome is unknown. It is shown
+    /// there later.
+    #[error("the outcome is not known yet")]
+    Unfinished,
 }
 
 pub(crate) type HandlerResult = Result<(), HandlerError>;
@@ -146,7 +151,7 @@ impl<'a> Answer<'a> {
 
 impl Context {
     pub(crate) fn new(
-        telegram: Telegram,
+        telegram: Arc<Telegram>,
         kms: Client,
         journal: Journal,
         bot_username: String,
@@ -154,9 +159,9 @@ impl Context {
         telegram.reach_message(MessageId(journal.last_message()));
         let dialogues = Dialogues::default();
         for (user, at) in journal.passwords_asked() {
-            dialogues.restore_password_window(user, clock::now().0.saturating_sub(at.0));
+            dialogues.restore_password_window(user, at);
         }
-        let (telegram, journal) = (Arc::new(telegram), Arc::new(journal));
+        let journal = Arc::new(journal);
         Self {
             deletions: Deletions::new(Arc::clone(&telegram), Arc::clone(&journal)),
             telegram,
@@ -203,7 +208,7 @@ impl Context {
             }
             chat.asked = Some(asked);
         });
-        self.dialogues.begin(user, Arc::new(step), may_be_typed);
+        self.dialogues.begin(user, Arc::new(step), may_be_typed, at);
     }
 
     /// Sends a message that reports a payment or events, once: should the bot be killed before it
@@ -221,7 +226,7 @@ impl Context {
             Ok(MessageId(sent)) => {
                 self.journal.end_report(user, Some(*sent));
                 if let Some(after) = earlier {
-                    self.telegram.delete_double(ChatId(user.into()), MessageId(after)).await;
+                    self.telegram.delete_interrupted(user, MessageId(after)).await;
                 }
             }
             // It may have arrived.
@@ -237,7 +242,11 @@ impl Context {
         if let Some(Sending { after, missing: false, .. }) = sending {
             self.telegram.earlier_calls().await;
             match self.telegram.find_sent(user, MessageId(after)).await? {
-                Some(MessageId(sent)) => self.journal.end_report(user, Some(sent)),
+                Some(MessageId(sent)) => {
+                    // It is no double of a later message.
+                    self.telegram.record_message(MessageId(sent));
+                    self.journal.end_report(user, Some(sent));
+                }
                 None => self.journal.miss_report(user),
             }
         }
@@ -329,7 +338,7 @@ impl Context {
     /// Ends the user's step and returns it.
     pub(crate) fn end_step(&self, user: TelegramId) -> Option<Arc<dyn Step>> {
         self.journal.change(user, |chat| chat.asked.take());
-        self.dialogues.end(user)
+        self.dialogues.end(user, clock::now())
     }
 
     /// Ends the user's step if it is an `S` that matches. Reports whether it did.
@@ -362,13 +371,13 @@ impl Context {
         self.answered.take(user, kind, clock::now())
     }
 
-    /// Reports whether the user's next text is taken for a password.
-    pub(crate) fn awaits_password(&self, user: TelegramId) -> bool {
+    /// Reports whether a text that the user wrote at that time is taken for a password.
+    pub(crate) fn awaits_password(&self, user: TelegramId, at: Timestamp) -> bool {
         match self.step(user) {
             Some(step) => step.secrecy() == Secrecy::Password,
             // A question from before a restart, which is asked again.
             None => self.journal.chat(user).asked.is_some_and(|asked| {
-                asked.secret && clock::now().0.saturating_sub(asked.at.0) < QUESTION_LIFETIME
+                asked.secret && at.0.saturating_sub(asked.at.0) < QUESTION_LIFETIME
             }),
         }
     }
@@ -376,12 +385,13 @@ impl Context {
     /// Takes the user's texts for possible passwords from now on: what the bot asked for before a
     /// restart is not known.
     pub(crate) fn open_password_window(&self, user: TelegramId) {
-        self.journal.change(user, |chat| chat.password_asked = Some(clock::now()));
-        self.dialogues.restore_password_window(user, 0);
+        let now = clock::now();
+        self.journal.change(user, |chat| chat.password_asked = Some(now));
+        self.dialogues.restore_password_window(user, now);
     }
 
-    /// Reports whether a text of this user may be a password.
-    pub(crate) fn may_receive_password(&self, user: TelegramId) -> bool {
-        self.dialogues.may_receive_password(user)
+    /// Reports whether a text that this user wrote at that time may be a password.
+    pub(crate) fn may_receive_password(&self, user: TelegramId, at: Timestamp) -> bool {
+        self.dialogues.may_receive_password(user, at)
     }
 }

@@ -29,8 +29,11 @@ const POLL: Duration = Duration::from_secs(25);
 const BUSY_POLL: Duration = Duration::from_secs(1);
 /// An undelivered notice holds up the acknowledgement of later events for this long.
 const HELD_UP: Duration = Duration::from_secs(60);
-/// The attempts to deliver one notice while Telegram is reachable.
+/// The attempts to deliver one notice while Telegram is reachable. Waits that Telegram asks for do
+/// not count.
 const ATTEMPTS: u32 = 6;
+/// How long after that a security notice is tried again.
+const PAUSE: Duration = Duration::from_secs(300);
 /// A security notice waits for this long while the user keeps the bot busy.
 const URGENT: Duration = Duration::from_secs(3);
 /// From this many received payments on, those that wait become one message.
@@ -56,6 +59,8 @@ struct Queue {
     /// Received payments whose message may have arrived: they are tried again as they were.
     retry: Option<Digest>,
     digest: Digest,
+    /// When the notices in the journal that were given up are tried again, if there are any.
+    given_up: Option<Instant>,
     failures: u32,
     /// After a failure, nothing is delivered until then.
     not_before: Option<Instant>,
@@ -100,12 +105,17 @@ impl Progress {
         undelivered
     }
 
-    /// The last event before which all were delivered. One chat does not hold up the rest for
-    /// longer than [`HELD_UP`]; while Telegram is unreachable, nothing counts as delivered.
-    fn delivered(&self, is_reachable: bool) -> Option<EventCursor> {
+    /// The last event before which all were delivered. In the stream of payments one chat does not
+    /// hold up the rest for longer than [`HELD_UP`]; while Telegram is unreachable, nothing counts
+    /// as delivered.
+    fn delivered(&self, stream: EventStream, is_reachable: bool) -> Option<EventCursor> {
         let (mut entries, mut delivered) = (self.lock(), None);
         while let Some(first) = entries.front() {
-            let is_held_up = !is_reachable || first.since.elapsed() < HELD_UP;
+            let is_held_up = match stream {
+                // None is lost if the bot ends meanwhile.
+                EventStream::Security => true,
+                EventStream::Payments => !is_reachable || first.since.elapsed() < HELD_UP,
+            };
             if first.undelivered.strong_count() > 0 && is_held_up {
                 break;
             }
@@ -131,6 +141,14 @@ impl Delivery {
         Self { context, queues, security, payments }
     }
 
+    /// Queues the notices that were given up before the bot started.
+    pub(crate) fn resume(&self, lanes: &Lanes) {
+        for user in self.context.journal.given_up() {
+            self.lock().entry(user).or_default().given_up = Some(Instant::now());
+            lanes.notify(user);
+        }
+    }
+
     /// Follows a stream of events until the bot stops.
     pub(crate) async fn follow(
         self: Arc<Self>,
@@ -146,7 +164,8 @@ impl Delivery {
         let (progress, mut after, mut failures) = (self.progress(stream), None, 0);
         let mut delivered = None;
         loop {
-            delivered = progress.delivered(self.context.telegram.is_reachable()).or(delivered);
+            let is_reachable = self.context.telegram.is_reachable();
+            delivered = progress.delivered(stream, is_reachable).or(delivered);
             let wait = if progress.is_idle() && delivered.is_none() { POLL } else { BUSY_POLL };
             match self.context.kms.events(stream, after, delivered, wait).await {
                 Ok(page) => {
@@ -206,7 +225,7 @@ impl Delivery {
     pub(crate) async fn acknowledge(&self) {
         let is_reachable = self.context.telegram.is_reachable();
         for stream in [EventStream::Security, EventStream::Payments] {
-            if let Some(cursor) = self.progress(stream).delivered(is_reachable) {
+            if let Some(cursor) = self.progress(stream).delivered(stream, is_reachable) {
                 let after = Some(cursor);
                 let _ = self.context.kms.events(stream, after, after, Duration::ZERO).await;
             }
@@ -229,11 +248,12 @@ impl Delivery {
         let waiting = Waiting { event, since: Instant::now(), undelivered };
         match stream {
             EventStream::Security => {
-                if queue.alerts.len() >= ALERTS {
-                    queue.alerts.pop_front();
-                    tracing::warn!(event = "notice_dropped", "notice dropped: too many wait");
-                }
                 queue.alerts.push_back(waiting);
+                if queue.alerts.len() > ALERTS
+                    && let Some(oldest) = queue.alerts.pop_front()
+                {
+                    self.give_up(queue, oldest.event);
+                }
             }
             EventStream::Payments => queue.add_payment(waiting),
         }
@@ -261,6 +281,7 @@ impl Delivery {
                 notices::deliver_digest(&self.context, user, received, *mark).await
             }
             Next::Digest(Digest { mark: None, .. }) => Ok(()),
+            Next::GivenUp => notices::deliver_missed(&self.context, user).await,
         }
     }
 
@@ -269,7 +290,10 @@ impl Delivery {
         match self.deliver_once(user, &next).await {
             Ok(()) => self.delivered(user),
             Err(HandlerError::Telegram(TelegramError::Gone)) => self.missed(user, next),
-            Err(HandlerError::Kms(_)) => self.failed(user, next),
+            Err(HandlerError::Telegram(TelegramError::RateLimit(wait))) => {
+                self.lock().entry(user).or_default().wait(next, wait);
+            }
+            Err(HandlerError::Kms(_) | HandlerError::Unfinished) => self.failed(user, next),
             Err(HandlerError::Telegram(error)) if error.is_temporary() => self.failed(user, next),
             Err(error) => {
                 tracing::warn!(%error, event = "notice_dropped", "notice dropped");
@@ -292,21 +316,30 @@ impl Delivery {
     fn failed(&self, user: TelegramId, next: Next) {
         let mut queues = self.lock();
         let queue = queues.entry(user).or_default();
-        if queue.failures >= ATTEMPTS && self.context.telegram.is_reachable() {
-            tracing::warn!(attempts = ATTEMPTS, event = "notice_dropped", "notice dropped");
-            (queue.failures, queue.not_before) = (0, None);
+        if queue.failures < ATTEMPTS || !self.context.telegram.is_reachable() {
+            let failures = queue.failures.saturating_add(1);
+            queue.wait(next, backoff(queue.failures));
+            queue.failures = failures;
             return;
         }
-        queue.not_before = Some(Instant::now() + backoff(queue.failures));
-        queue.failures = queue.failures.saturating_add(1);
+        tracing::warn!(attempts = ATTEMPTS, event = "notice_dropped", "notice given up");
+        (queue.failures, queue.not_before) = (0, None);
         match next {
-            Next::Alert(alert) => queue.alerts.push_front(alert),
-            Next::Payment(payment) if is_receipt(&payment.event) => {
-                queue.retry = Some(Digest::of(payment));
-            }
-            Next::Payment(payment) => queue.payments.push_front(payment),
-            Next::Digest(digest) => queue.retry = Some(digest),
+            Next::Alert(alert) => self.give_up(queue, alert.event),
+            Next::GivenUp => queue.given_up = Some(Instant::now() + PAUSE),
+            Next::Payment(_) | Next::Digest(_) => {}
         }
+    }
+
+    /// Keeps a security notice in the journal, to be tried again later and after a restart.
+    fn give_up(&self, queue: &mut Queue, event: Event) {
+        self.context.journal.change(event.telegram_id, |chat| {
+            // A user who has blocked the bot is greeted first.
+            chat.missed.greeted |= chat.missed.is_empty();
+            chat.missed.given_up = true;
+            notices::keep_missed(&mut chat.missed, event);
+        });
+        queue.given_up = Some(Instant::now() + PAUSE);
     }
 
     /// Keeps what a user could not receive, who blocked the bot or has not started it.
@@ -325,7 +358,12 @@ impl Delivery {
                     Next::Digest(Digest { received, .. }) => {
                         chat.missed.deposits += received.iter().map(Received::count).sum::<u64>();
                     }
+                    // It is there already, and waits for the user to come back now.
+                    Next::GivenUp => {}
                 }
+            }
+            if std::mem::take(&mut chat.missed.given_up) {
+                chat.missed.greeted = false;
             }
         });
         tracing::info!("notice not delivered: the user cannot receive messages");
@@ -341,10 +379,17 @@ enum Next {
     Alert(Waiting),
     Payment(Waiting),
     Digest(Digest),
+    /// What the journal has of notices that were given up.
+    GivenUp,
 }
 
 impl Queue {
     fn is_empty(&self) -> bool {
+        self.has_only_given_up() && self.given_up.is_none()
+    }
+
+    /// Reports whether nothing waits but, perhaps, notices that were given up.
+    fn has_only_given_up(&self) -> bool {
         self.alerts.is_empty()
             && self.payments.is_empty()
             && self.retry.is_none()
@@ -365,7 +410,22 @@ impl Queue {
         if !self.digest.received.is_empty() {
             return Some(Next::Digest(std::mem::take(&mut self.digest)));
         }
-        self.payments.pop_front().map(Next::Payment)
+        let payment = self.payments.pop_front().map(Next::Payment);
+        payment.or_else(|| self.given_up.take().map(|_now| Next::GivenUp))
+    }
+
+    /// Puts a notice back, and delivers nothing for some time.
+    fn wait(&mut self, next: Next, time: Duration) {
+        self.not_before = Some(Instant::now() + time);
+        match next {
+            Next::Alert(alert) => self.alerts.push_front(alert),
+            Next::Payment(payment) if is_receipt(&payment.event) => {
+                self.retry = Some(Digest::of(payment));
+            }
+            Next::Payment(payment) => self.payments.push_front(payment),
+            Next::Digest(digest) => self.retry = Some(digest),
+            Next::GivenUp => self.given_up = self.not_before,
+        }
     }
 
     fn add_payment(&mut self, waiting: Waiting) {
@@ -450,7 +510,10 @@ impl Notices for Delivery {
             let Some(queue) = queues.get(&user) else { return };
             let next = queue.payments.front();
             let is_update = next.is_some_and(|next| !is_receipt(&next.event));
-            (queue.not_before, is_update || !queue.alerts.is_empty())
+            let only_given_up = queue.has_only_given_up();
+            let given_up = queue.given_up.filter(|_| only_given_up);
+            let answers = is_update || only_given_up || !queue.alerts.is_empty();
+            (queue.not_before.max(given_up), answers)
         };
         if let Some(at) = not_before {
             sleep_until(at).await;
@@ -509,16 +572,48 @@ mod tests {
         assert!(queue.next().is_none() && queue.is_empty());
     }
 
+    fn alert() -> Waiting {
+        let event = serde_json::json!({
+            "cursor": "1-1", "account": "0b5ae8e2-1f0b-4c3d-9a57-0f9f7a3c2b11", "telegram_id": 1,
+            "at": 1, "kind": "key_exported",
+        });
+        let event: Event = serde_json::from_value(event).unwrap();
+        Waiting { event, since: Instant::now(), undelivered: Arc::default() }
+    }
+
+    /// However often, and for however long.
+    #[test]
+    fn a_wait_that_telegram_asks_for_is_no_failure() {
+        let mut queue = Queue::default();
+        for _ in 0..100 {
+            queue.wait(Next::Alert(alert()), Duration::from_secs(3_600));
+            let at = queue.not_before.unwrap();
+            assert!(at > Instant::now() + Duration::from_secs(3_500));
+            assert_eq!((queue.failures, queue.alerts.len()), (0, 1));
+            queue.alerts.clear();
+        }
+    }
+
+    #[test]
+    fn a_security_notice_holds_up_its_acknowledgement_for_any_time() {
+        let progress = Progress::default();
+        let event = progress.begin("1-1".parse().unwrap());
+        progress.lock()[0].since = Instant::now().checked_sub(2 * HELD_UP).unwrap();
+        assert_eq!(progress.delivered(EventStream::Security, true), None);
+        assert!(progress.delivered(EventStream::Payments, true).is_some());
+        drop(event);
+    }
+
     #[test]
     fn a_page_is_acknowledged_after_its_events_only() {
         let (progress, cursors) =
             (Progress::default(), ["1-1", "1-2"].map(|it| it.parse().unwrap()));
         let event = progress.begin(cursors[0]);
         drop(progress.begin(cursors[1]));
-        assert_eq!(progress.delivered(true), None);
+        assert_eq!(progress.delivered(EventStream::Payments, true), None);
         drop(event);
-        assert_eq!(progress.delivered(true), Some(cursors[1]));
+        assert_eq!(progress.delivered(EventStream::Payments, true), Some(cursors[1]));
         let _undelivered = progress.begin(cursors[1]);
-        assert_eq!(progress.delivered(false), None);
+        assert_eq!(progress.delivered(EventStream::Payments, false), None);
     }
 }

@@ -4,13 +4,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use kms_types::TelegramId;
+use kms_types::{TelegramId, Timestamp};
+
+use crate::journal::PASSWORD_WINDOW;
 
 /// A step expires after this long without an answer.
 const LIFETIME: Duration = Duration::from_secs(15 * 60);
-/// For this long after a password was asked for, any text may be one: users repeat it, or answer
-/// too late.
-const PASSWORD_WINDOW: Duration = Duration::from_secs(60 * 60);
+/// Dialogues are kept in memory for this long after their last question: longer than a password is
+/// expected.
+const KEPT: Duration = Duration::from_secs(2 * 60 * 60);
 /// From this many dialogues on, those that are over are removed when one is added.
 const CLEANUP_FROM: usize = 10_000;
 
@@ -21,7 +23,7 @@ struct Dialogue<S: ?Sized> {
     since: Instant,
     step: Option<Pending<S>>,
     /// When a password was last asked for.
-    password_asked: Option<Instant>,
+    password_asked: Option<Timestamp>,
 }
 
 struct Pending<S: ?Sized> {
@@ -37,23 +39,27 @@ impl<S: ?Sized> Default for Dialogues<S> {
 
 impl<S: ?Sized> Dialogues<S> {
     /// Waits for the answer to a step, instead of any earlier one.
-    pub(crate) fn begin(&self, user: TelegramId, step: Arc<S>, asks_password: bool) {
-        let (mut dialogues, now) = (self.lock(), Instant::now());
+    pub(crate) fn begin(
+        &self,
+        user: TelegramId,
+        step: Arc<S>,
+        asks_password: bool,
+        now: Timestamp,
+    ) {
+        let mut dialogues = self.lock();
         if dialogues.len() >= CLEANUP_FROM {
-            dialogues.retain(|_, dialogue| dialogue.since.elapsed() < PASSWORD_WINDOW);
+            dialogues.retain(|_, dialogue| dialogue.since.elapsed() < KEPT);
         }
         let earlier = dialogues.remove(&user).and_then(|dialogue| dialogue.password_asked);
         let password_asked = if asks_password { Some(now) } else { earlier };
         let step = Some(Pending { step, asks_password });
-        dialogues.insert(user, Dialogue { since: now, step, password_asked });
+        dialogues.insert(user, Dialogue { since: Instant::now(), step, password_asked });
     }
 
-    /// Takes the user's texts for possible passwords, as a password was asked for so many
-    /// milliseconds ago.
-    pub(crate) fn restore_password_window(&self, user: TelegramId, ago: i64) {
-        let ago = Duration::from_millis(ago.try_into().unwrap_or_default());
-        let Some(asked) = Instant::now().checked_sub(ago) else { return };
-        let dialogue = Dialogue { since: asked, step: None, password_asked: Some(asked) };
+    /// Takes the user's texts for possible passwords, as a password was asked for at that time.
+    pub(crate) fn restore_password_window(&self, user: TelegramId, asked: Timestamp) {
+        let since = Instant::now();
+        let dialogue = Dialogue { since, step: None, password_asked: Some(asked) };
         self.lock().insert(user, dialogue);
     }
 
@@ -65,22 +71,23 @@ impl<S: ?Sized> Dialogues<S> {
     }
 
     /// Ends the current step and returns it, unless it had expired.
-    pub(crate) fn end(&self, user: TelegramId) -> Option<Arc<S>> {
+    pub(crate) fn end(&self, user: TelegramId, now: Timestamp) -> Option<Arc<S>> {
         let mut dialogues = self.lock();
         let dialogue = dialogues.get_mut(&user)?;
         let alive = dialogue.is_alive();
         let pending = dialogue.step.take()?;
         if pending.asks_password {
-            dialogue.password_asked = Some(Instant::now());
+            dialogue.password_asked = Some(now);
         }
         alive.then_some(pending.step)
     }
 
-    /// Reports whether a text of this user may be a password: one is asked for, or was recently.
-    pub(crate) fn may_receive_password(&self, user: TelegramId) -> bool {
+    /// Reports whether a text that this user wrote at that time may be a password: one was asked
+    /// for, or had been recently.
+    pub(crate) fn may_receive_password(&self, user: TelegramId, at: Timestamp) -> bool {
         let dialogues = self.lock();
         let asked = dialogues.get(&user).and_then(|dialogue| dialogue.password_asked);
-        asked.is_some_and(|asked| asked.elapsed() < PASSWORD_WINDOW)
+        asked.is_some_and(|asked| at.0.saturating_sub(asked.0) < PASSWORD_WINDOW)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<TelegramId, Dialogue<S>>> {

@@ -51,6 +51,14 @@ pub(crate) trait Button: Send + Sync {
     async fn press(&self, context: &Context, user: &User, message: MessageId) -> PressResult;
 }
 
+/// The message of a button that the bot presses itself, to ask a question again: none.
+pub(crate) const NO_MESSAGE: MessageId = MessageId(0);
+
+/// The message whose button was pressed, unless the bot pressed it itself.
+pub(crate) fn shown_in(message: MessageId) -> Option<MessageId> {
+    (message != NO_MESSAGE).then_some(message)
+}
+
 /// Buttons of a flow that carry nothing but their name.
 pub(crate) struct NamedButtons<B: 'static> {
     pub(crate) flow: &'static str,

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use kms_client::traced;
-use kms_types::{TelegramId, TraceId};
+use kms_client::{ClientError, traced};
+use kms_types::{ErrorCode, Problem, TelegramId, TraceId};
 use teloxide_core::types::{CallbackQueryId, MessageId};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
@@ -22,6 +22,7 @@ use crate::chat::telegram::TelegramError;
 use crate::clock;
 use crate::context::{Context, HandlerError, HandlerResult, QUESTION_LIFETIME};
 use crate::delivery::backoff;
+use crate::flow::NO_MESSAGE;
 use crate::flows::start;
 use crate::journal::{Asked, Chat, Working};
 use crate::notices;
@@ -36,8 +37,10 @@ const DEADLINE: Duration = Duration::from_secs(9);
 const TYPING_AFTER: Duration = Duration::from_millis(700);
 /// Telegram shows "typing…" for five seconds.
 const TYPING_INTERVAL: Duration = Duration::from_secs(4);
-/// The attempts to finish what a handler left unfinished, over some five minutes.
-const ATTEMPTS: u32 = 14;
+/// How long the bot tries to finish what a handler left unfinished.
+const PERSISTENCE: Duration = Duration::from_secs(24 * 60 * 60);
+/// The attempts that may be refused meanwhile.
+const REFUSALS: u32 = 14;
 /// A message that reaches the bot after this long, in milliseconds, is not acted on.
 const OLD_MESSAGE: i64 = 24 * 60 * 60 * 1_000;
 
@@ -51,6 +54,7 @@ enum Failure {
 /// Handles an update, and notifies the user if that fails.
 pub(crate) async fn handle(context: &Arc<Context>, lanes: &Lanes, incoming: Incoming, update: u32) {
     let (user, query) = (incoming.user().clone(), incoming.query());
+    let pressed = query.as_ref().and_then(|_| incoming.private_message());
     if let Incoming::Returned(_) = incoming {
         if let Err(error) = notices::deliver_missed(context, user.id).await {
             tracing::warn!(%error, event = "update_failed", "missed notices not delivered");
@@ -65,7 +69,11 @@ pub(crate) async fn handle(context: &Arc<Context>, lanes: &Lanes, incoming: Inco
         // in this lane meanwhile.
         let earlier = context.journal.chat(user.id).working.len();
         match limited(context, user.id, Some(update), route(context, incoming)).await {
-            Ok(()) => context.journal.change(user.id, |chat| chat.working.truncate(earlier)),
+            Ok(()) => context.journal.change(user.id, |chat| {
+                chat.working.truncate(earlier);
+                // The message shows what the press did.
+                chat.working.retain(|open| pressed.is_none_or(|at| open.message != Some(at.0)));
+            }),
             Err(failure) => {
                 let recovered = recover(context, lanes, &user, failure, earlier);
                 tokio::join!(recovered, end_press(context, query));
@@ -77,10 +85,8 @@ pub(crate) async fn handle(context: &Arc<Context>, lanes: &Lanes, incoming: Inco
 
 /// Ends the progress indicator of a pressed button whose handler failed.
 async fn end_press(context: &Context, query: Option<CallbackQueryId>) {
-    if let Some(query) = query
-        && let Err(error) = context.telegram.answer_query(query, None).await
-    {
-        tracing::warn!(%error, event = "update_failed", "press not answered");
+    if let Some(query) = query {
+        context.telegram.answer_query(query, None).await;
     }
 }
 
@@ -139,7 +145,7 @@ async fn route(context: &Context, incoming: Incoming) -> HandlerResult {
         let secret = incoming.secret_text().is_some_and(may_be_password);
         // Telegram refuses to delete what is older than two days.
         if secret
-            && context.may_receive_password(user)
+            && context.may_receive_password(user, message.at)
             && !router::delete_secret(context, user, message.message).await?
         {
             return Ok(());
@@ -171,8 +177,10 @@ async fn recover(
     }
     let unfinished = context.journal.chat(user.id).working.split_off(earlier);
     if !unfinished.is_empty() {
-        context.end_step(user.id);
-        show_still_working(context, user.id, &unfinished).await;
+        if !matches!(failure, Failure::Error(HandlerError::Unfinished)) {
+            context.end_step(user.id);
+            show_still_working(context, user.id, &unfinished).await;
+        }
         let (context, user) = (Arc::clone(context), user.clone());
         later(lanes, user.id, move || {
             let (context, user) = (Arc::clone(&context), user.clone());
@@ -185,7 +193,7 @@ async fn recover(
             problem(&error, context.network.cached().as_ref())
         }
         Failure::Error(HandlerError::Telegram(_)) => html!("problem-telegram"),
-        Failure::Panicked => html!("problem-internal"),
+        Failure::Panicked | Failure::Error(HandlerError::Unfinished) => html!("problem-internal"),
         Failure::Late => html!("problem-unreachable"),
     };
     if context.send(user.id, text.clone()).await.is_err() {
@@ -209,7 +217,7 @@ fn send_later(context: &Arc<Context>, lanes: &Lanes, user: TelegramId, text: Htm
     });
 }
 
-/// Repeats a job in the user's lane until it succeeds.
+/// Repeats a job in the user's lane until it succeeds, for a day.
 fn later(
     lanes: &Lanes,
     user: TelegramId,
@@ -217,8 +225,10 @@ fn later(
 ) {
     let lanes = lanes.clone();
     tokio::spawn(async move {
-        for attempt in 0..ATTEMPTS {
-            sleep(backoff(attempt)).await;
+        let deadline = Instant::now() + PERSISTENCE;
+        let (mut failures, mut refusals, mut pause) = (0, 0, backoff(0));
+        while Instant::now() < deadline && refusals < REFUSALS {
+            sleep(pause).await;
             let (done, is_done) = oneshot::channel();
             let work = job();
             lanes.enqueue_own(user, async move {
@@ -226,10 +236,20 @@ fn later(
                 // The receiver waits, unless the bot stops.
                 let _ = done.send(result);
             });
-            match is_done.await {
+            let error = match is_done.await {
                 Ok(Ok(Ok(()) | Err(HandlerError::Telegram(TelegramError::Gone)))) => return,
-                Ok(_) => {}
+                Ok(Ok(Err(error))) => Some(error),
+                Ok(Err(_late)) => None,
                 Err(_panicked) => return,
+            };
+            failures += 1;
+            pause = backoff(failures);
+            match error {
+                Some(HandlerError::Telegram(TelegramError::RateLimit(wait))) => {
+                    pause = pause.max(wait);
+                }
+                Some(HandlerError::Telegram(error)) if !error.is_temporary() => refusals += 1,
+                Some(_) | None => {}
             }
         }
         tracing::warn!(event = "answer_dropped", "answer dropped: it could not be sent");
@@ -263,7 +283,14 @@ async fn show_end(context: &Context, user: &User, working: &Working) -> HandlerR
         };
     };
     if resume.contains(':') {
-        let notice = router::press(context, user, message, Some(resume)).await?;
+        let notice = match router::press(context, user, message, Some(resume)).await {
+            Err(HandlerError::Kms(ClientError::Problem(refused))) if is_final(&refused) => {
+                let text = problem(&ClientError::Problem(refused), None);
+                context.telegram.edit_or_send(user.id, message, &text, none).await?;
+                return Ok(());
+            }
+            notice => notice?,
+        };
         if notice == Some(text!("expired-button-notice")) {
             context.telegram.edit_or_send(user.id, message, &interrupted, none).await?;
         }
@@ -276,6 +303,11 @@ async fn show_end(context: &Context, user: &User, working: &Working) -> HandlerR
     Ok(())
 }
 
+/// Whether the server would refuse the same request again.
+fn is_final(refused: &Problem) -> bool {
+    refused.status < 500 && !matches!(refused.code, ErrorCode::RateLimited | ErrorCode::Busy)
+}
+
 /// Asks a question again: callback data, or a command.
 async fn resume_question(
     context: &Context,
@@ -286,7 +318,7 @@ async fn resume_question(
     if resume.starts_with('/') {
         return router::run_text(context, user, resume).await;
     }
-    router::press(context, user, message.unwrap_or(MessageId(0)), Some(resume)).await.map(drop)
+    router::press(context, user, message.unwrap_or(NO_MESSAGE), Some(resume)).await.map(drop)
 }
 
 /// A chat that a restart interrupted.
@@ -352,7 +384,9 @@ async fn resume(context: &Context, chat: &Interrupted) -> HandlerResult {
         }
     };
     context.settle_report(id).await?;
+    let question = context.question(id);
     finish_work(context, &user).await?;
+    let is_asked = context.step(id).is_some() && context.question(id) != question;
     if before.is_at_work() {
         context.telegram.learn(id, known).await?;
     }
@@ -373,8 +407,9 @@ async fn resume(context: &Context, chat: &Interrupted) -> HandlerResult {
         let same = |asked: &Asked, before: &Asked| asked.resume == before.resume;
         now.asked.clone().filter(|asked| before.asked.as_ref().is_some_and(|old| same(asked, old)))
     });
-    let Some(asked) = asked else { return Ok(()) };
-    if clock::now().0.saturating_sub(asked.at.0) < QUESTION_LIFETIME
+    // What was finished may have asked it already.
+    let Some(asked) = asked.filter(|_| !is_asked) else { return Ok(()) };
+    if context.journal.was_open(&asked, QUESTION_LIFETIME, clock::now())
         && !start::is_answered(context, id, &asked.resume).await?
     {
         resume_question(context, &user, asked.message.map(MessageId), &asked.resume).await?;

@@ -2,40 +2,46 @@
 //! it handled, what it waits for in each chat, and which messages still show that it is working.
 //!
 //! The file holds no secret, and of payments only their ids: the rest is asked of the server. Only
-//! a recipient whose amount is being asked for is in it as the user wrote it. Each line has the
+//! a recipient whose amount is being asked for, and a new e-mail address whose password is, are in
+//! it as the user wrote them. Each line has the
 //! whole state of one chat, and the last line of a chat counts. A process that is killed may leave
 //! half a line at the end, which is skipped. See ADR 42 for the alternatives.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::UNIX_EPOCH;
 
-use kms_types::wire::Event;
-use kms_types::{TelegramId, Timestamp, TransferId};
+use kms_types::{TelegramId, Timestamp};
 use serde::{Deserialize, Serialize};
 use teloxide_core::types::{ChatId, MessageId};
 
+use self::missed::Missed;
 use self::reports::{PaymentMessage, Reported, Sending};
 use crate::chat::shown::Place;
 
+pub(crate) mod missed;
 pub(crate) mod reports;
 
 /// The most update ids that are remembered.
 const UPDATES: usize = 2_000;
 /// The file is rewritten when it has this many lines more than needed.
 const SPARE_LINES: usize = 5_000;
-/// The most notices that are kept for a user who blocked the bot, besides those of payments.
-const MISSED: usize = 20;
-/// When a password was asked for longer ago, in milliseconds, a text is not taken for one.
-const PASSWORD_WINDOW: i64 = 60 * 60 * 1_000;
+/// For this long after a password was asked for, in milliseconds, any text may be one: users repeat
+/// it, or answer too late.
+pub(crate) const PASSWORD_WINDOW: i64 = 60 * 60 * 1_000;
+/// How long Telegram keeps what users write while the bot is stopped, in milliseconds.
+const KEPT_BY_TELEGRAM: i64 = 24 * 60 * 60 * 1_000;
 
 /// The state of all chats, in memory and in the file.
 pub(crate) struct Journal(Mutex<Inner>);
 
 struct Inner {
+    /// When the file was last written before it was opened: about when the bot stopped.
+    stopped: Timestamp,
     path: PathBuf,
     file: File,
     lines: usize,
@@ -119,75 +125,6 @@ pub(crate) struct Working {
     pub(crate) resume: String,
 }
 
-/// Notices that were not delivered.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Missed {
-    /// Whether the user was notified that this follows.
-    pub(crate) greeted: bool,
-    /// The number of deposits that were received.
-    pub(crate) deposits: u64,
-    /// The transfers that arrive or were received.
-    pub(crate) transfers: BTreeSet<TransferId>,
-    /// The transfers that had arrived and were taken back.
-    pub(crate) taken_back: BTreeSet<TransferId>,
-    /// The other notices, none of which is of a payment; the oldest first.
-    pub(crate) events: Vec<Event>,
-}
-
-impl Missed {
-    pub(crate) fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
-    /// Keeps the newest.
-    pub(crate) fn push(&mut self, event: Event) {
-        if self.events.len() >= MISSED {
-            self.events.remove(0);
-        }
-        self.events.push(event);
-    }
-
-    /// What is reported next.
-    pub(crate) fn first(&self) -> Option<MissedPart> {
-        let transfers = u64::try_from(self.transfers.len()).unwrap_or(u64::MAX);
-        let payments = self.deposits.saturating_add(transfers);
-        let event = self.events.first().cloned().map(Box::new).map(MissedPart::Event);
-        let taken_back = self.taken_back.first().copied().map(MissedPart::TakenBack);
-        let received = (payments > 0).then_some(MissedPart::Received(payments));
-        let first = event.or(taken_back).or(received)?;
-        Some(if self.greeted { first } else { MissedPart::Greeting })
-    }
-
-    /// Forgets what is reported next. Returns the transfers that it summed up.
-    pub(crate) fn remove_first(&mut self) -> BTreeSet<TransferId> {
-        let mut summed_up = BTreeSet::new();
-        match self.first() {
-            Some(MissedPart::Greeting) => self.greeted = true,
-            Some(MissedPart::Event(_)) => drop(self.events.remove(0)),
-            Some(MissedPart::TakenBack(_)) => drop(self.taken_back.pop_first()),
-            Some(MissedPart::Received(_)) | None => {
-                self.deposits = 0;
-                summed_up = std::mem::take(&mut self.transfers);
-            }
-        }
-        if self.first().is_none() {
-            *self = Self::default();
-        }
-        summed_up
-    }
-}
-
-/// A part of what was not delivered, which one message reports.
-pub(crate) enum MissedPart {
-    /// That something follows.
-    Greeting,
-    Event(Box<Event>),
-    /// A transfer that had arrived and was taken back.
-    TakenBack(TransferId),
-    /// The number of payments that were received.
-    Received(u64),
-}
-
 impl Chat {
     /// Reports whether something is being handled, or shown as being worked on.
     pub(crate) fn is_at_work(&self) -> bool {
@@ -215,9 +152,13 @@ impl Journal {
     /// # Errors
     /// When the file cannot be read or written.
     pub(crate) fn open(path: &Path, now: Timestamp) -> io::Result<Self> {
+        let file = append(path)?;
+        let written = file.metadata()?.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let stopped = Timestamp(written.as_millis().try_into().unwrap_or(now.0));
         let mut inner = Inner {
+            stopped: stopped.min(now),
             path: path.to_owned(),
-            file: append(path)?,
+            file,
             lines: 0,
             chats: HashMap::new(),
             updates: HashSet::new(),
@@ -237,7 +178,9 @@ impl Journal {
             }
         }
         for chat in inner.chats.values_mut() {
-            let expired = |at: &Timestamp| now.0.saturating_sub(at.0) > PASSWORD_WINDOW;
+            // What was written in the window may come only now.
+            let expired =
+                |at: &Timestamp| now.0.saturating_sub(at.0) > PASSWORD_WINDOW + KEPT_BY_TELEGRAM;
             if chat.password_asked.as_ref().is_some_and(expired) {
                 chat.password_asked = None;
             }
@@ -262,6 +205,19 @@ impl Journal {
         let open = |chat: &Chat| chat.asked.is_some() || chat.is_at_work();
         let chats = inner.chats.iter().filter(|(_, chat)| open(chat));
         chats.map(|(id, chat)| (*id, chat.clone())).collect()
+    }
+
+    /// The users for whom notices are kept although they have not blocked the bot.
+    pub(crate) fn given_up(&self) -> Vec<TelegramId> {
+        let inner = self.lock();
+        let given_up = inner.chats.iter().filter(|(_, chat)| chat.missed.given_up);
+        given_up.map(|(user, _)| *user).collect()
+    }
+
+    /// Reports whether a question was open when the bot stopped, and its answer may still come.
+    pub(crate) fn was_open(&self, asked: &Asked, lifetime: i64, now: Timestamp) -> bool {
+        let before_the_stop = self.lock().stopped.0.saturating_sub(asked.at.0) < lifetime;
+        before_the_stop && now.0.saturating_sub(asked.at.0) < KEPT_BY_TELEGRAM
     }
 
     /// The messages that may show a secret and were not deleted, and who wrote them.
@@ -443,6 +399,7 @@ fn encode(line: &Line) -> io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use kms_types::TransferId;
     use kms_types::wire::TransferState;
 
     use super::*;
@@ -548,17 +505,6 @@ mod tests {
         let journal = folder.open();
         assert_eq!((journal.unsettled(), journal.last_message()), (Vec::new(), 9));
         assert_eq!(journal.chat(ann()).payment(id).unwrap().message, Some(9));
-    }
-
-    #[test]
-    fn what_was_missed_is_reported_in_parts() {
-        let mut missed = Missed { deposits: 2, ..Missed::default() };
-        missed.transfers.insert(TransferId::random());
-        assert!(matches!(missed.first(), Some(MissedPart::Greeting)));
-        missed.remove_first();
-        assert!(matches!(missed.first(), Some(MissedPart::Received(3))));
-        missed.remove_first();
-        assert!(missed.first().is_none() && missed == Missed::default());
     }
 
     #[test]

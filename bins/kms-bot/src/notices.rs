@@ -13,8 +13,8 @@ use crate::flows::send::screen;
 use crate::flows::send::terms::ClientRef;
 use crate::flows::{FLOWS, balance_button, freeze, history_button, recovery, start};
 use crate::format::{amount, time};
+use crate::journal::missed::{Missed, MissedPart};
 use crate::journal::reports::{Mark, PaymentMessage, Report};
-use crate::journal::{Missed, MissedPart};
 use crate::page::{self, OnPage, Place};
 use crate::texts::{Count, Html, html};
 
@@ -171,6 +171,10 @@ async fn missed_notice(
 ) -> Result<Option<(Html, Keyboard)>, HandlerError> {
     match part {
         MissedPart::Greeting => Ok(Some((html!("notice-missed"), Keyboard::none()))),
+        MissedPart::More(count) => {
+            let text = html!("notice-missed-more", count = Count(count));
+            Ok(Some((text, freeze::ask_keyboard())))
+        }
         MissedPart::Event(mut event) => {
             if let EventBody::Recovery { recovery, .. } = &mut event.what
                 && let Some(open) = context.kms.recovery(user.into()).await?

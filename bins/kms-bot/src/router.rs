@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use kms_types::TelegramId;
+use kms_types::{TelegramId, Timestamp};
 use teloxide_core::types::MessageId;
 use tokio::time::timeout;
 
@@ -88,20 +88,21 @@ async fn handle_command(context: &Context, message: TextMessage) -> HandlerResul
         }
         Err(ParseCommandError::Unknown) => {
             if let Some(command) = with_a_space(context, &text.words) {
-                return context
-                    .send(user.id, html!("unknown-command-similar", command = command))
-                    .await;
+                let told = html!("unknown-command-similar", command = command);
+                return context.send(user.id, with_wanted(context, &user, told)).await;
             }
-            if !is_stray_password(context, &user, command_rest(&text.plain)) {
-                return context.send(user.id, unknown_command(&text.plain)).await;
+            let is_stray = is_stray_password(context, &user, at, command_rest(&text.plain));
+            if is_stray && !delete_secret(context, user.id, message).await? {
+                return Ok(());
             }
-            match delete_secret(context, user.id, message).await? {
-                true => context.send(user.id, html!("unknown-command-deleted")).await,
-                false => Ok(()),
-            }
+            let told = match is_stray {
+                true => html!("unknown-command-deleted"),
+                false => unknown_command(&text.plain),
+            };
+            context.send(user.id, with_wanted(context, &user, told)).await
         }
         Err(ParseCommandError::UnexpectedArguments(word)) => {
-            if is_stray_password(context, &user, command_rest(&text.plain))
+            if is_stray_password(context, &user, at, command_rest(&text.plain))
                 && !delete_secret(context, user.id, message).await?
             {
                 return Ok(());
@@ -119,10 +120,37 @@ async fn handle_command(context: &Context, message: TextMessage) -> HandlerResul
     }
 }
 
-/// Reports whether a text that nothing waits for may be a password: one was asked for recently, and
-/// the text could be one.
-fn is_stray_password(context: &Context, user: &User, text: &str) -> bool {
-    context.may_receive_password(user.id) && may_be_password(text)
+/// Reports whether a text that nothing waits for may be a password: one had been asked for recently
+/// when it was written, and the text could be one.
+fn is_stray_password(context: &Context, user: &User, at: Timestamp, text: &str) -> bool {
+    context.may_receive_password(user.id, at) && may_be_password(text)
+}
+
+/// Reports whether a message has to be deleted as one that may show a password, as far as that is
+/// known before it is handled.
+pub(crate) fn may_show_secret(context: &Context, incoming: &Incoming) -> bool {
+    match incoming {
+        Incoming::Text(TextMessage { group: Some(_), .. })
+        | Incoming::Pressed(_)
+        | Incoming::Returned(_) => false,
+        Incoming::Text(TextMessage { user, at, text, .. }) => {
+            if !text.plain.trim_start().starts_with('/') {
+                return context.awaits_password(user.id, *at)
+                    || is_stray_password(context, user, *at, &text.plain);
+            }
+            match parse_command(text.words.trim_start(), &context.bot_username, None) {
+                Err(ParseCommandError::ExposedPassword(_)) => true,
+                Err(ParseCommandError::Unknown) if with_a_space(context, &text.words).is_some() => {
+                    false
+                }
+                Err(ParseCommandError::Unknown | ParseCommandError::UnexpectedArguments(_)) => {
+                    is_stray_password(context, user, *at, command_rest(&text.plain))
+                }
+                Ok(_) | Err(ParseCommandError::Arguments(_)) => false,
+            }
+        }
+        Incoming::Other(message) => may_show_password(context, message),
+    }
 }
 
 /// Deletes a message that may show a secret. If that fails, asks the user to do it, and returns
@@ -137,6 +165,12 @@ pub(crate) async fn delete_secret(
     }
     context.send(user, html!("password-not-deleted")).await?;
     Ok(false)
+}
+
+/// Adds what the user is asked for, which the message did not answer.
+fn with_wanted(context: &Context, user: &User, told: Html) -> Html {
+    let wanted = context.step(user.id).map(|step| step.wanted());
+    Html::paragraphs([told, wanted.unwrap_or_default()])
 }
 
 async fn run_command(context: &Context, user: &User, action: Action) -> HandlerResult {
@@ -170,7 +204,8 @@ async fn handle_answer(context: &Context, message: TextMessage) -> HandlerResult
         Secrecy::Password | Secrecy::Code => true,
         Secrecy::OnPage => return handle_stray_text(context, &message, Some(&*step)).await,
         Secrecy::Public => {
-            !step.is_answer(&text.plain) && is_stray_password(context, user, &text.plain)
+            !step.is_answer(&text.plain)
+                && is_stray_password(context, user, message.at, &text.plain)
         }
     };
     if is_secret && !delete_secret(context, user.id, message.message).await? {
@@ -189,7 +224,7 @@ async fn handle_stray_text(
 ) -> HandlerResult {
     let user = &message.user;
     let command = without_slash(context, &message.text.words);
-    if command.is_none() && is_stray_password(context, user, &message.text.plain) {
+    if command.is_none() && is_stray_password(context, user, message.at, &message.text.plain) {
         return match (delete_secret(context, user.id, message.message).await?, on_page) {
             (true, Some(step)) => {
                 step.answer(context, Answer::new(user, message.at, &message.text)).await
@@ -209,10 +244,11 @@ async fn handle_stray_text(
 /// Handles a message that is no typed text. It is never a command, and it is deleted only if it may
 /// show a password.
 async fn handle_other(context: &Context, message: OtherMessage) -> HandlerResult {
-    let OtherMessage { user, message, album, content } = message;
+    let may_show_password = may_show_password(context, &message);
+    let OtherMessage { user, message, album, content, .. } = message;
     let step = context.step(user.id);
     let is_answered = album.is_some_and(|album| !context.albums.record(album));
-    if may_show_password(context, &user, &content) {
+    if may_show_password {
         if !delete_secret(context, user.id, message).await? || is_answered {
             return Ok(());
         }
@@ -240,7 +276,10 @@ async fn handle_other(context: &Context, message: OtherMessage) -> HandlerResult
     context.send(user.id, text).await
 }
 
-fn may_show_password(context: &Context, user: &User, content: &Content) -> bool {
+fn may_show_password(context: &Context, message: &OtherMessage) -> bool {
+    let OtherMessage { user, at, caption, content, .. } = message;
+    let is_stray = |text: &str| is_stray_password(context, user, *at, text);
+    let is_awaited = context.awaits_password(user.id, *at);
     match content {
         // What another person wrote, a command, and an answer to the current step are none.
         Content::Forward { author: Some(author), .. } if *author != user.id => false,
@@ -249,11 +288,11 @@ fn may_show_password(context: &Context, user: &User, content: &Content) -> bool 
             let is_answer =
                 step.is_some_and(|step| step.secrecy() == Secrecy::Public && step.is_answer(text));
             let is_command = command_rest(text).len() < text.len();
-            !is_answer
-                && !is_command
-                && (context.awaits_password(user.id) || is_stray_password(context, user, text))
+            !is_answer && !is_command && (is_awaited || is_stray(text))
         }
-        Content::Picture | Content::Video | Content::File => context.awaits_password(user.id),
+        Content::Picture | Content::Video | Content::File => {
+            is_awaited || caption.as_ref().is_some_and(|caption| is_stray(caption))
+        }
         Content::Contact { .. }
         | Content::Voice
         | Content::Sticker
@@ -292,7 +331,8 @@ async fn handle_press(context: &Context, pressed: PressedButton) -> HandlerResul
         None => Some(text!("foreign-button-notice")),
         Some(message) => press(context, &user, message, data.as_deref()).await?,
     };
-    Ok(context.telegram.answer_query(query, notice).await?)
+    context.telegram.answer_query(query, notice).await;
+    Ok(())
 }
 
 /// Presses a button for a user.
@@ -383,6 +423,8 @@ mod tests {
             "contact:mobile".to_owned(),
             "contact:remove-mobile".to_owned(),
             "contact:later".to_owned(),
+            "contact:code".to_owned(),
+            "contact:confirm:ann@example.org".to_owned(),
         ] {
             assert!(data.len() <= 64, "{data}");
             let Ok(Press::Button(button)) = parse_press(&data) else { panic!("{data}") };

@@ -42,6 +42,7 @@ display-name = { $name }
 no-name = (no name)
 password-not-deleted = ⚠️ I could not delete your message, which may show a secret, so I did not use it. Please delete it yourself. If I had asked you for it, send it again afterwards, or leave with /cancel.
 group-invitation = We do that in our private chat only. Press the button to continue there.
+group-busy = Too many commands came in your group within a minute, so I answer yours here. Press the button to continue.
 group-button = Open the private chat
 group-password-deleted = ⚠️ You wrote what may be your password in a group. I deleted it there, but others may have seen it: choose a new one with /password. I ask for passwords only here, in our private chat.
 group-password-exposed = ⚠️ You wrote what may be your password in a group, where I can't delete it. Delete it there now, then choose a new one with /password. I ask for passwords only here, in our private chat.
@@ -473,6 +474,11 @@ notice-received-many =
 notice-received-total = <b>{ $amount }</b> in total
 notice-received-largest = The largest: { $amount } from { $sender }
 notice-missed = 👋 Welcome back. This happened while you had blocked me:
+notice-missed-more =
+    { $count ->
+        [one] One more notice about your wallet's security came before these, and I no longer have it.
+       *[other] { $count } more notices about your wallet's security came before these, and I no longer have them.
+    } Please check /contact, /limit and /freeze. If anything there was not your doing, freeze your wallet.
 notice-missed-payments =
     📥 { $count ->
         [one] { $count } payment to you arrived, or is arriving

@@ -24,6 +24,8 @@ pub(crate) enum CallError {
     Refused(ApiError),
     /// It may have been done, or not.
     Unknown(&'static str),
+    /// Telegram did not answer in time: it may have been done, or may be done later.
+    Timeout,
 }
 
 #[derive(Deserialize)]
@@ -74,7 +76,7 @@ impl Call for Upload {
         let upload = async {
             match tokio::time::timeout(UPLOAD, self.0.send_ref()).await {
                 Ok(result) => result.map_err(CallError::from),
-                Err(_elapsed) => Err(CallError::Unknown("timeout")),
+                Err(_elapsed) => Err(CallError::Timeout),
             }
         };
         upload.boxed()
@@ -98,14 +100,18 @@ where
         .push(&format!("bot{}", bot.token()))
         .push(P::NAME);
     let request = bot.client().post(url).timeout(timeout).json(payload);
-    let response = request.send().await.map_err(|error| {
-        CallError::Unknown(if error.is_timeout() { "timeout" } else { "network" })
+    let response = request.send().await.map_err(|error| match error.is_timeout() {
+        true => CallError::Timeout,
+        false => CallError::Unknown("network"),
     })?;
     if response.status().is_server_error() {
         return Err(CallError::Unknown("server error"));
     }
     let response: Response<P::Output> =
-        response.json().await.map_err(|_secret| CallError::Unknown("invalid response"))?;
+        response.json().await.map_err(|secret| match secret.is_timeout() {
+            true => CallError::Timeout,
+            false => CallError::Unknown("invalid response"),
+        })?;
     let wait = response.parameters.and_then(|parameters| parameters.retry_after);
     match (response.result, wait, response.description) {
         (Some(result), ..) => Ok(result),
@@ -129,7 +135,7 @@ impl From<RequestError> for CallError {
         match error {
             RequestError::Api(error) => Self::Refused(error),
             RequestError::RetryAfter(wait) => wait_for(wait.seconds().into()),
-            RequestError::Network(error) if error.is_timeout() => Self::Unknown("timeout"),
+            RequestError::Network(error) if error.is_timeout() => Self::Timeout,
             RequestError::Network(_) => Self::Unknown("network"),
             RequestError::InvalidJson { .. } => Self::Unknown("invalid response"),
             RequestError::MigrateToChatId(_) => Self::Unknown("group"),

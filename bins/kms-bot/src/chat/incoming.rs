@@ -65,6 +65,10 @@ pub(crate) struct Group {
 pub(crate) struct OtherMessage {
     pub(crate) user: User,
     pub(crate) message: MessageId,
+    /// When it was written, or edited.
+    pub(crate) at: Timestamp,
+    /// The text below a picture, a video or a file.
+    pub(crate) caption: Option<Zeroizing<String>>,
     /// The album that it is a part of: several pictures or files that were sent together.
     pub(crate) album: Option<String>,
     pub(crate) content: Content,
@@ -137,6 +141,27 @@ impl Incoming {
                 (message.group.is_none() && !text.starts_with('/')).then_some(text)
             }
             Self::Other(_) | Self::Pressed(_) | Self::Returned(_) => None,
+        }
+    }
+
+    /// What the user wrote in the private chat and that is no command: a text, an edit, a caption,
+    /// or a text of unknown author that was forwarded.
+    pub(crate) fn own_text(&self) -> Option<&str> {
+        let Self::Other(message) = self else { return self.secret_text() };
+        let text = match &message.content {
+            Content::Forward { author: Some(author), .. } if *author != message.user.id => None,
+            Content::Edit(text) | Content::Forward { text, .. } => Some(text.as_str()),
+            _ => message.caption.as_ref().map(|caption| caption.as_str()),
+        };
+        text.filter(|text| !text.trim_start().starts_with('/'))
+    }
+
+    /// When a message was written.
+    pub(crate) fn at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Text(message) => Some(message.at),
+            Self::Other(message) => Some(message.at),
+            Self::Pressed(_) | Self::Returned(_) => None,
         }
     }
 
@@ -231,12 +256,15 @@ fn edit(message: Message) -> Option<Incoming> {
 fn other(message: Message, content: impl FnOnce(MessageKind) -> Content) -> Option<Incoming> {
     let (chat, private, id) = (message.chat.id, message.chat.is_private(), message.id);
     let album = message.media_group_id().map(|album| album.0.clone());
+    let at = message.edit_date().copied().unwrap_or(message.date);
+    let at = Timestamp(at.timestamp_millis());
+    let caption = message.caption().map(|caption| Zeroizing::new(caption.to_owned()));
     let user = user(message.from?)?;
     let own = private && chat.0 == i64::from(user.id);
     let content = content(message.kind);
     // An edit of a caption is a message of its own.
     let album = album.filter(|_| !matches!(content, Content::Edit(_)));
-    own.then_some(Incoming::Other(OtherMessage { user, message: id, album, content }))
+    own.then_some(Incoming::Other(OtherMessage { user, message: id, at, caption, album, content }))
 }
 
 fn content(kind: MessageKind) -> Content {
@@ -372,5 +400,30 @@ mod tests {
         assert_eq!(replaced("/send bobby 1", &[]), "/send bobby 1");
         // Offsets that do not fit the text change nothing.
         assert_eq!(replaced("ab", &[mention(9, 9, 7)]), "ab");
+    }
+
+    #[test]
+    fn a_caption_and_the_time_of_an_edit_are_read() {
+        let message = |field: &str, more: serde_json::Value| {
+            let mut message = serde_json::json!({
+                "message_id": 5, "date": 100, "chat": { "id": 7, "type": "private" },
+                "from": { "id": 7, "is_bot": false, "first_name": "Ann" },
+            });
+            message.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let update = serde_json::json!({ "update_id": 1, field: message });
+            Incoming::parse(serde_json::from_value(update).unwrap()).unwrap()
+        };
+        let photo = serde_json::json!({
+            "photo": [{ "file_id": "f", "file_unique_id": "f", "width": 9, "height": 9,
+                "file_size": 9 }],
+            "caption": "orange ladder",
+        });
+        let incoming = message("message", photo);
+        assert_eq!(incoming.own_text(), Some("orange ladder"));
+        assert_eq!(incoming.at(), Some(Timestamp(100_000)));
+        let edit = serde_json::json!({ "text": "orange ladder", "edit_date": 160 });
+        let incoming = message("edited_message", edit);
+        assert_eq!(incoming.own_text(), Some("orange ladder"));
+        assert_eq!(incoming.at(), Some(Timestamp(160_000)));
     }
 }

@@ -4,7 +4,7 @@
 //! Errors keep only their kind: the URL of every call contains the token, and a response may
 //! contain what a user wrote.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use kms_types::{TelegramId, Username, Usernames};
@@ -20,21 +20,26 @@ use teloxide_core::types::{
     ReplyParameters,
 };
 use teloxide_core::{ApiError, Bot, RequestError};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
+use self::late::LateCalls;
 use self::outcome::{KnownMessages, deleted};
 use super::calls::{Call, CallError, Upload};
 use super::incoming::{Group, User};
 use super::keyboard::{Keyboard, Keys};
 use super::pace::{Pace, RateLimits};
-use super::shown::Shown;
+use super::shown::{Place, Shown};
 use crate::texts::{Html, Text};
 
+mod late;
 mod outcome;
 
 /// Telegram counts as reachable for this long after its last response; a poll takes at most ten
 /// seconds.
 const REACHABLE_FOR: Duration = Duration::from_secs(30);
+
+/// How long a handler waits for the answer to a press.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// The beginnings of the Bot API's refusals.
 const REFUSALS: [&str; 6] =
@@ -58,16 +63,16 @@ pub enum TelegramError {
     /// Telegram did not respond, or not with the Bot API's JSON.
     #[error("Telegram is unreachable: {0}")]
     Unreachable(&'static str),
-    /// Telegram asks to wait. Nothing was done.
-    #[error("Telegram asks to wait: rate limit")]
-    RateLimit,
+    /// Telegram asks to wait for this long. Nothing was done.
+    #[error("Telegram asks to wait for {} s: rate limit", .0.as_secs())]
+    RateLimit(Duration),
 }
 
 impl TelegramError {
     /// Reports whether the same call may succeed later.
     pub(crate) fn is_temporary(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::RateLimit => true,
+            Self::Unreachable(_) | Self::RateLimit(_) => true,
             Self::Gone | Self::Token | Self::Conflict | Self::Refused(_) => false,
         }
     }
@@ -77,8 +82,9 @@ impl From<CallError> for TelegramError {
     fn from(error: CallError) -> Self {
         match error {
             CallError::Refused(error) => error.into(),
-            CallError::Wait(_) => Self::RateLimit,
+            CallError::Wait(time) => Self::RateLimit(time),
             CallError::Unknown(what) => Self::Unreachable(what),
+            CallError::Timeout => Self::Unreachable("timeout"),
         }
     }
 }
@@ -115,6 +121,9 @@ pub(crate) struct Telegram {
     pace: Pace,
     shown: Shown,
     known: KnownMessages,
+    late: LateCalls,
+    /// For what is done later.
+    me: Weak<Self>,
     started: Instant,
     last_response: Mutex<Instant>,
 }
@@ -146,15 +155,17 @@ impl Payload for GetNames {
 }
 
 impl Telegram {
-    pub(crate) fn new(api: Bot, limits: RateLimits) -> Self {
-        Self {
+    pub(crate) fn new(api: Bot, limits: RateLimits) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
             api,
             pace: Pace::new(limits),
             shown: Shown::default(),
             known: KnownMessages::default(),
+            late: LateCalls::default(),
+            me: me.clone(),
             started: Instant::now(),
             last_response: Mutex::new(Instant::now()),
-        }
+        })
     }
 
     /// Records that Telegram responded.
@@ -223,7 +234,7 @@ impl Telegram {
         keyboard: Keyboard,
     ) -> Result<(), TelegramError> {
         if !self.pace.try_group(group.chat) {
-            return Err(TelegramError::RateLimit);
+            return Err(TelegramError::RateLimit(Duration::ZERO));
         }
         let mut reply = ReplyParameters::new(group.message);
         reply.allow_sending_without_reply = Some(true);
@@ -249,17 +260,16 @@ impl Telegram {
         keyboard: Keyboard,
     ) -> Result<(), TelegramError> {
         let message = (chat(of), self.shown.successor((chat(of), message)));
+        let _turn = self.late.turn(message.0).await;
         if self.shown.is_shown(message, html, &keyboard) {
             return Ok(());
         }
         self.shown.forget(message);
-        let edit = EditMessageText::new(message.0, message.1, html.as_str())
-            .parse_mode(ParseMode::Html)
-            .link_preview_options(no_preview())
-            .reply_markup(keyboard.clone().into_markup());
-        match self.repeat(Some(message.0), &edit).await {
+        let edit = edit_of(message, html, keyboard.clone());
+        match self.repeat_edit(message, &edit).await {
             Ok(_) | Err(CallError::Refused(ApiError::MessageNotModified)) => {
                 self.shown.record(message, html, &keyboard);
+                self.late.record(message, html, &keyboard);
                 Ok(())
             }
             Err(error) => Err(error.into()),
@@ -273,11 +283,15 @@ impl Telegram {
         message: MessageId,
     ) -> Result<(), TelegramError> {
         let message = (chat(of), self.shown.successor((chat(of), message)));
+        let _turn = self.late.turn(message.0).await;
         self.shown.forget(message);
         let none = Keyboard::none().into_markup();
         let edit = EditMessageReplyMarkup::new(message.0, message.1).reply_markup(none);
-        match self.repeat(Some(message.0), &edit).await {
-            Ok(_) | Err(CallError::Refused(_)) => Ok(()),
+        match self.repeat_edit(message, &edit).await {
+            Ok(_) | Err(CallError::Refused(_)) => {
+                self.late.record_no_buttons(message);
+                Ok(())
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -313,6 +327,7 @@ impl Telegram {
         of: TelegramId,
         message: MessageId,
     ) -> Result<(), TelegramError> {
+        self.late.forget((chat(of), message));
         deleted(self.repeat(None, &DeleteMessage::new(chat(of), message)).await)
     }
 
@@ -334,24 +349,31 @@ impl Telegram {
         self.send_once(to, &Upload(picture)).await.map(drop)
     }
 
-    /// Answers a callback query, which ends the progress indicator of the pressed button. A query
-    /// that was answered before or is too old is no error.
+    /// Answers a callback query, which ends the progress indicator of the pressed button, and tries
+    /// that for minutes. It waits for the answer for a moment only: what was pressed is done, and
+    /// does not fail with its answer.
     pub(crate) async fn answer_query(
-        &self,
+        self: &Arc<Self>,
         query: CallbackQueryId,
         notice: Option<Text>,
-    ) -> Result<(), TelegramError> {
+    ) {
         let mut answer = AnswerCallbackQuery::new(query);
         if let Some(notice) = notice {
             answer = answer.text(notice.into_string());
         }
-        match self.repeat(None, &answer).await {
-            // An unknown description: teloxide expects another case.
-            Ok(_) | Err(CallError::Refused(ApiError::InvalidQueryId | ApiError::Unknown(_))) => {
-                Ok(())
+        let telegram = Arc::clone(self);
+        let answered = tokio::spawn(async move {
+            match telegram.persist(&answer).await {
+                // It was answered before, or is too old. teloxide expects another case.
+                Ok(_)
+                | Err(CallError::Refused(ApiError::InvalidQueryId | ApiError::Unknown(_))) => {}
+                Err(error) => {
+                    let error = TelegramError::from(error);
+                    tracing::warn!(%error, event = "update_failed", "press not answered");
+                }
             }
-            Err(error) => Err(error.into()),
-        }
+        });
+        let _ = timeout(MOMENT, answered).await;
     }
 
     /// Shows "typing…" in the chat, unless Telegram asks to leave the chat alone. Errors are
@@ -392,6 +414,13 @@ impl Telegram {
             Err(_unknown) => user.username.clone().into_iter().collect(),
         }
     }
+}
+
+fn edit_of((chat, message): Place, html: &Html, keyboard: Keyboard) -> EditMessageText {
+    EditMessageText::new(chat, message, html.as_str())
+        .parse_mode(ParseMode::Html)
+        .link_preview_options(no_preview())
+        .reply_markup(keyboard.into_markup())
 }
 
 fn message(chat: ChatId, html: &Html, keyboard: Keyboard) -> SendMessage {

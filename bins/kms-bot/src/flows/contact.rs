@@ -12,6 +12,7 @@ use crate::chat::keyboard::Keyboard;
 use crate::context::{Answer, Context, HandlerResult, Secrecy, Step};
 use crate::flow::{
     Action, Arguments, ArgumentsError, Button, Flow, NamedButtons, ParseCallbackError, PressResult,
+    shown_in,
 };
 use crate::format::time;
 use crate::page::{self, Question};
@@ -21,6 +22,8 @@ use crate::texts::{Html, Text, html, text};
 pub(crate) mod mobile;
 
 const WORD: &str = "contact";
+/// What comes before the address in the callback data of [`ConfirmButton`].
+const CONFIRM: &str = "confirm:";
 
 pub(crate) struct ContactFlow;
 
@@ -38,7 +41,13 @@ impl Flow for ContactFlow {
     }
 
     fn button(&self, data: &str) -> Result<Box<dyn Button>, ParseCallbackError> {
-        BUTTONS.parse(data)
+        match data.strip_prefix(CONFIRM) {
+            Some(text) => match text.parse::<Email>() {
+                Ok(email) if email.as_str() == text => Ok(Box::new(ConfirmButton { email })),
+                Ok(_) | Err(_) => Err(ParseCallbackError),
+            },
+            None => BUTTONS.parse(data),
+        }
     }
 }
 
@@ -50,6 +59,7 @@ const BUTTONS: NamedButtons<ContactButton> = NamedButtons {
         ("mobile", ContactButton::ShareMobile),
         ("remove-mobile", ContactButton::RemoveMobile),
         ("later", ContactButton::Later),
+        ("code", ContactButton::AskCode),
     ],
 };
 
@@ -65,6 +75,8 @@ enum ContactButton {
     RemoveMobile,
     /// Takes the offer of onboarding away.
     Later,
+    /// Asks for the code again, after a restart. No message has this button.
+    AskCode,
 }
 
 #[async_trait]
@@ -75,15 +87,39 @@ impl Button for ContactButton {
 
     async fn press(&self, context: &Context, user: &User, message: MessageId) -> PressResult {
         match self {
-            Self::Set => ask_address(context, user, message).await?,
-            Self::Remove => ask_password(context, user, Some(message), None).await?,
+            Self::Set => ask_address(context, user, shown_in(message)).await?,
+            Self::Remove => ask_password(context, user, shown_in(message), None).await?,
             Self::ShareMobile => mobile::ask(context, user).await?,
             Self::RemoveMobile => mobile::remove(context, user, message).await?,
             Self::Later => {
                 let text = html!("contact-later");
                 context.telegram.edit(user.id, message, &text, Keyboard::none()).await?;
             }
+            Self::AskCode => {
+                context.abandon_step(user).await;
+                context.expect(user.id, Code);
+                let keyboard = cancel::keyboard(context, user.id);
+                context.telegram.send(user.id, &html!("wanted-code"), keyboard).await?;
+            }
         }
+        Ok(None)
+    }
+}
+
+/// Asks for the password that confirms a new address again, after a restart. No message has this
+/// button: an address may be longer than callback data.
+struct ConfirmButton {
+    email: Email,
+}
+
+#[async_trait]
+impl Button for ConfirmButton {
+    fn data(&self) -> String {
+        format!("{WORD}:{CONFIRM}{}", self.email.as_str())
+    }
+
+    async fn press(&self, context: &Context, user: &User, message: MessageId) -> PressResult {
+        ask_password(context, user, shown_in(message), Some(self.email.clone())).await?;
         Ok(None)
     }
 }
@@ -128,9 +164,9 @@ pub(super) async fn offer(context: &Context, user: &User) -> HandlerResult {
     Ok(())
 }
 
-async fn ask_address(context: &Context, user: &User, message: MessageId) -> HandlerResult {
+async fn ask_address(context: &Context, user: &User, message: Option<MessageId>) -> HandlerResult {
     let in_chat = html!("contact-ask-address");
-    ask_step(context, user, Some(message), in_chat, NewAddress).await
+    ask_step(context, user, message, in_chat, NewAddress).await
 }
 
 /// Waits for the new address.
@@ -147,7 +183,7 @@ impl Step for NewAddress {
     }
 
     fn resume(&self) -> String {
-        WORD.to_owned()
+        ContactButton::Set.data()
     }
 
     fn is_answer(&self, text: &str) -> bool {
@@ -209,13 +245,19 @@ impl Step for ConfirmChange {
     }
 
     fn resume(&self) -> String {
-        WORD.to_owned()
+        match &self.email {
+            Some(email) => ConfirmButton { email: email.clone() }.data(),
+            None => ContactButton::Remove.data(),
+        }
     }
 
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
         let user = answer.user;
         let working = html!("contact-working");
-        let message = context.working(user.id, &working, WORD.to_owned()).await?;
+        // Whether a code was sent is not known after an interruption: then another one is. Whether
+        // the address was removed is shown.
+        let resume = self.email.as_ref().map_or_else(|| WORD.to_owned(), |_new| self.resume());
+        let message = context.working(user.id, &working, resume).await?;
         let password_hash = answer.password().hash(user.id).await;
         let body = ChangeEmail { email: self.email.clone(), password_hash };
         if let Err(error) = context.kms.change_email(user.id.into(), &body).await {
@@ -254,7 +296,7 @@ impl Step for Code {
     }
 
     fn resume(&self) -> String {
-        WORD.to_owned()
+        ContactButton::AskCode.data()
     }
 
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {

@@ -13,6 +13,7 @@ use crate::chat::keyboard::Keyboard;
 use crate::context::{Answer, Context, HandlerResult, Secrecy, Step};
 use crate::flow::{
     Action, Arguments, ArgumentsError, Button, Flow, NamedButtons, ParseCallbackError, PressResult,
+    shown_in,
 };
 use crate::format::time;
 use crate::page::{self, Question};
@@ -76,7 +77,9 @@ impl Button for FreezeButton {
             Self::Now => freeze(context, user, message).await?,
             Self::Stay => stay(context, user, message).await?,
             Self::Lift => {
-                context.telegram.remove_buttons(user.id, message).await?;
+                if let Some(message) = shown_in(message) {
+                    context.telegram.remove_buttons(user.id, message).await?;
+                }
                 let question = Question {
                     purpose: Purpose::Lift,
                     on_page: html!("freeze-on-page"),
@@ -179,7 +182,7 @@ impl Step for UnfreezePassword {
     }
 
     fn resume(&self) -> String {
-        WORD.to_owned()
+        FreezeButton::Lift.data()
     }
 
     /// Requests to unfreeze the wallet. The step continues until that succeeds.

@@ -12,7 +12,7 @@ use crate::chat::incoming::User;
 use crate::chat::keyboard::{CallbackButton, Keyboard};
 use crate::context::{Answer, Context, HandlerResult, Secrecy, Step};
 use crate::flow::{
-    Action, Arguments, ArgumentsError, Button, Flow, ParseCallbackError, PressResult,
+    Action, Arguments, ArgumentsError, Button, Flow, ParseCallbackError, PressResult, shown_in,
 };
 use crate::format::time;
 use crate::page::{self, OnPage, PageLink, Place, Question};
@@ -268,7 +268,8 @@ async fn ask_password(
     let open = context.kms.recovery(user.id.into()).await?;
     let ready = open.is_some_and(|open| open.id == id && open.state == RecoveryState::Ready);
     if !ready {
-        context.telegram.edit(user.id, message, &html!("recover-over"), Keyboard::none()).await?;
+        let over = html!("recover-over");
+        context.telegram.edit_or_send(user.id, message, &over, Keyboard::none()).await?;
         return Ok(None);
     }
     context.abandon_step(user).await;
@@ -278,7 +279,7 @@ async fn ask_password(
         in_chat: html!("recover-ask-password"),
         step: NewPassword { id },
     };
-    page::ask(context, user, Some(message), question, |_, _| stop_keyboard(id)).await?;
+    page::ask(context, user, shown_in(message), question, |_, _| stop_keyboard(id)).await?;
     Ok(None)
 }
 
@@ -298,7 +299,7 @@ impl Step for NewPassword {
     }
 
     fn resume(&self) -> String {
-        WORD.to_owned()
+        RecoveryButton::SetPassword(self.id).data()
     }
 
     /// Completes the recovery. Repeating it has no second effect, by its id.

@@ -1,6 +1,7 @@
 //! What is written in a group: a command leads to the private chat, and what may be a password is
 //! deleted.
 
+use kms_types::TelegramId;
 use kms_types::wire::Network;
 
 use super::command::{ParseCommandError, command_rest, split_command, unexpected_arguments};
@@ -8,6 +9,7 @@ use super::{is_stray_password, parse_text};
 use crate::assets::Assets;
 use crate::chat::incoming::{Group, TextMessage};
 use crate::chat::keyboard::Keyboard;
+use crate::chat::telegram::TelegramError;
 use crate::clock;
 use crate::context::{Context, HandlerResult};
 use crate::flow::{Arguments, ArgumentsError, Flow};
@@ -33,11 +35,11 @@ pub(super) async fn handle(
         Some(Ok(_) | Err(ParseCommandError::Arguments(_))) => false,
         Some(Err(ParseCommandError::ExposedPassword(_))) => true,
         Some(Err(ParseCommandError::Unknown | ParseCommandError::UnexpectedArguments(_))) => {
-            is_stray_password(context, user, command_rest(&message.text.plain))
+            is_stray_password(context, user, message.at, command_rest(&message.text.plain))
         }
         None => {
-            context.awaits_password(user.id)
-                || is_stray_password(context, user, &message.text.plain)
+            context.awaits_password(user.id, message.at)
+                || is_stray_password(context, user, message.at, &message.text.plain)
         }
     };
     if !exposed {
@@ -45,11 +47,11 @@ pub(super) async fn handle(
             Some(Err(ParseCommandError::Unknown)) | None => Ok(()),
             Some(Err(ParseCommandError::UnexpectedArguments(word))) => {
                 let text = [unexpected_arguments(word), html!("group-invitation")];
-                invite(context, group, &Html::paragraphs(text), word).await
+                invite(context, user.id, group, &Html::paragraphs(text), word).await
             }
             Some(_) => {
                 let payload = keep_command(context, &message, group);
-                invite(context, group, &html!("group-invitation"), &payload).await
+                invite(context, user.id, group, &html!("group-invitation"), &payload).await
             }
         };
     }
@@ -63,11 +65,25 @@ pub(super) async fn handle(
     context.send(user.id, warning).await
 }
 
-/// In a group, links to the private chat and does nothing else.
-async fn invite(context: &Context, group: Group, text: &Html, payload: &str) -> HandlerResult {
+/// In a group, links to the private chat and does nothing else. If the group has had too many
+/// messages of the bot, the user gets the link in private.
+async fn invite(
+    context: &Context,
+    user: TelegramId,
+    group: Group,
+    text: &Html,
+    payload: &str,
+) -> HandlerResult {
     let link = format!("https://t.me/{}?start={payload}", context.bot_username);
     let keyboard = Keyboard::none().and_link(text!("group-button"), &link);
-    Ok(context.telegram.send_to_group(group, text, keyboard).await?)
+    match context.telegram.send_to_group(group, text, keyboard.clone()).await {
+        // The writer is answered where other users' commands take no turn.
+        Err(TelegramError::RateLimit(_)) => {
+            context.telegram.send(user, &html!("group-busy"), keyboard).await?;
+            Ok(())
+        }
+        sent => Ok(sent?),
+    }
 }
 
 /// Keeps a command that was written in a group, and returns the payload of a link that runs it.

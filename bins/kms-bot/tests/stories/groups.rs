@@ -90,3 +90,24 @@ async fn a_reply_with_an_amount_pays_the_author() {
     world.ann.bot("send-ask-recipient").await;
     world.stage.stop().await;
 }
+
+/// Telegram takes twenty messages a minute in a group.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_in_a_busy_group_is_answered_in_private() {
+    let options = StageOptions { telegram_speed: 1, ..StageOptions::default() };
+    let mut world = World::with(options).await;
+    world.ann.says("/start");
+    world.ann.bot("start-welcome").await;
+    let group = world.stage.sim.group("Friends", &[world.ann.person(), world.bob.person()]);
+    let mut group_phone = world.stage.sim.phone_in(group, world.ann.person(), "Ann");
+    for _ in 0..18 {
+        world.ann.person().says_in(group, "/balance").unwrap();
+        group_phone.bot("group-invitation").await;
+    }
+    world.ann.person().says_in(group, "/send @bob 0.5").unwrap();
+    let busy = world.ann.bot("group-busy").await;
+    assert!(start(&busy).starts_with("/start r_"));
+    assert_eq!(world.stage.sim.ignored_waits(), [""; 0]);
+    assert_transcript!("group_busy", world.ann);
+    world.stage.stop().await;
+}

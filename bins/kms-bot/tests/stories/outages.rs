@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bot_api_sim::Fault;
 use kms_sandbox::StageOptions;
@@ -22,10 +22,11 @@ async fn while_the_server_is_down_the_bot_says_so_and_resumes_afterwards() {
     assert_transcript!("server_unreachable", world.bob);
     world.ann.says(ANNS);
     world.ann.bot("send-unknown-outcome").await;
-    world.stage.start_server().await.unwrap();
     world.ann.press("send-check-button");
+    world.ann.bot("problem-unreachable").await;
+    world.stage.start_server().await.unwrap();
+    // The message is updated without a press.
     world.ann.bot("send-quote").await;
-    world.ann.bot("up-to-date-notice").await;
     world.ann.press("send-confirm-button");
     world.ann.bot("send-ask-password").await;
     world.ann.says(ANNS);
@@ -239,5 +240,66 @@ async fn a_bot_that_starts_while_the_server_hangs_deletes_what_may_be_a_password
     world.forgets("sesame").await;
     world.ann.bot("problem-unreachable").await;
     report("server hangs since the start: reported after", asked, 10);
+    world.stage.stop().await;
+}
+
+/// The button is pressed before the bot looks again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_that_was_checked_by_hand_is_not_overwritten_later() {
+    let mut world = World::with_wallets(StageOptions::default()).await;
+    world.ann.confirms("/send @bob 0.5").await;
+    world.stage.stop_server().await;
+    world.ann.says(ANNS);
+    world.ann.bot("send-unknown-outcome").await;
+    // Some attempts fail, and the next one is a while away.
+    for _ in 0..3 {
+        world.ann.press("send-check-button");
+        world.ann.bot("problem-unreachable").await;
+    }
+    world.stage.start_server().await.unwrap();
+    let _ = world.ann.presses(&label("send-check-button"));
+    world.ann.bot("send-quote").await;
+    world.ann.press("send-confirm-button");
+    world.ann.bot("send-ask-password").await;
+    world.ann.says(ANNS);
+    world.ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
+    assert_eq!(world.balance(&world.bob).await, coins("0.5"));
+    world.stage.stop().await;
+}
+
+/// What was pressed was done: nothing says that it has to be done again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_press_that_was_done_is_answered_in_the_end_and_nothing_else() {
+    let mut world = World::with_wallets(StageOptions::default()).await;
+    world.ann.says("/balance");
+    world.ann.bot("balance-coin").await;
+    let before = world.ann.person().chat().len();
+    for (fault, calls) in [
+        (Fault::BadGateway, 6),
+        (Fault::CallLost, 6),
+        (Fault::AnswerLost, 6),
+        (Fault::TooManyRequests(1), 2),
+        (Fault::TooManyRequests(11), 1),
+        (Fault::Slow(Duration::from_secs(5)), 1),
+    ] {
+        let mut left = calls;
+        world.stage.sim.decide(move |method| {
+            let hit = method == "AnswerCallbackQuery" && left > 0;
+            left -= usize::from(hit);
+            hit.then_some(fault)
+        });
+        world.ann.press("balance-refresh-button");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while world.stage.sim.unanswered_presses() > 0 {
+            assert!(Instant::now() < deadline, "{fault:?}: the press is not answered");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        world.ann.bot("up-to-date-notice").await;
+    }
+    world.stage.sim.decide(|_| None);
+    world.ann.says("/help");
+    world.ann.bot("help-title").await;
+    let after = world.ann.person().chat().len();
+    assert_eq!(after, before + 2, "{}", world.ann.transcript());
     world.stage.stop().await;
 }

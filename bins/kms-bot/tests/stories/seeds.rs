@@ -8,6 +8,7 @@
 //! its person does and not what happens at the same time.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,10 @@ const WITH_ONE_BOT: usize = 25;
 const KILLS: usize = 6;
 /// How long before a kill Telegram is slow.
 const LAST: Duration = Duration::from_millis(400);
+/// How late Telegram makes a call at most.
+const LATEST: u64 = 6_000;
+/// Before a kill no call is late for this long: what the bot repairs has been repaired.
+const REPAIRED: Duration = Duration::from_secs(10);
 /// How long a person waits for an answer before doing something else.
 const PATIENCE: Duration = Duration::from_secs(6);
 /// How long after the last fault everything has to be settled.
@@ -110,10 +115,11 @@ async fn run(seeds: &[u64]) -> Vec<String> {
     let mut random = Random(seeds[0]);
     let mut bot = Killable::start(&stage).await;
     let (last, mut fates) = (Arc::new(Mutex::new(None)), Random(seeds[0] + 1));
-    let of_all = Arc::clone(&last);
+    let (of_all, may_be_late) = (Arc::clone(&last), Arc::new(AtomicBool::new(true)));
+    let late = Arc::clone(&may_be_late);
     stage.sim.decide(move |method| {
         let shows = matches!(method, "SendMessage" | "EditMessageText");
-        let fate = fate(&mut fates);
+        let fate = fate(&mut fates, late.load(Ordering::Relaxed));
         of_all.lock().unwrap().filter(|_| shows).or(fate)
     });
     let acting = seeds.iter().map(|seed| {
@@ -123,13 +129,16 @@ async fn run(seeds: &[u64]) -> Vec<String> {
     let mut acting = std::pin::pin!(futures::future::join_all(acting));
     let mut kills = 0;
     let actors: Vec<_> = loop {
-        let pause = sleep(Duration::from_millis(2_000) + random.milliseconds(3_000));
+        let kill = kills < KILLS && random.below(2) == 0;
+        may_be_late.store(!kill, Ordering::Relaxed);
+        let least = if kill { REPAIRED } else { Duration::from_secs(2) };
+        let pause = sleep(least + random.milliseconds(3_000));
         tokio::select! {
             ended = &mut acting => break ended.into_iter().map(Result::unwrap).collect(),
             () = pause => {}
         }
         stage.sim.repeat_updates(usize::try_from(random.below(5)).unwrap());
-        if kills < KILLS && random.below(2) == 0 {
+        if kill {
             kills += 1;
             *last.lock().unwrap() = last_calls(&mut random);
             sleep(LAST).await;
@@ -157,13 +166,14 @@ async fn run(seeds: &[u64]) -> Vec<String> {
 }
 
 /// What happens to a call by chance.
-fn fate(random: &mut Random) -> Option<Fault> {
-    match random.below(100) {
-        0..3 => Some(Fault::CallLost),
-        3..6 => Some(Fault::AnswerLost),
-        6..8 => Some(Fault::BadGateway),
-        8 => Some(Fault::TooManyRequests(1)),
-        9..14 => Some(Fault::Slow(random.milliseconds(300))),
+fn fate(random: &mut Random, may_be_late: bool) -> Option<Fault> {
+    match random.below(200) {
+        0..6 => Some(Fault::CallLost),
+        6..12 => Some(Fault::AnswerLost),
+        12..16 => Some(Fault::BadGateway),
+        16..18 => Some(Fault::TooManyRequests(1)),
+        18 if may_be_late => Some(Fault::Slow(random.milliseconds(LATEST))),
+        18..28 => Some(Fault::Slow(random.milliseconds(300))),
         _ => None,
     }
 }

@@ -1,7 +1,9 @@
 //! Messages that answer nothing: what they are is said, and what is wanted. Only what may show a
 //! password is deleted.
 
-use bot_api_sim::{Attachment, Phone};
+use std::time::Duration;
+
+use bot_api_sim::{Attachment, Fault, Phone};
 use kms_sandbox::StageOptions;
 
 use crate::texts;
@@ -195,5 +197,52 @@ async fn an_album_is_answered_once() {
     world.ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
     let chat = world.ann.person().chat();
     assert_eq!(chat.len(), before + 1, "one answer, and no picture:\n{}", world.ann.transcript());
+    world.stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_command_leaves_the_question_and_says_what_is_wanted() {
+    let mut world = world().await;
+    world.ann.says("/password");
+    world.ann.bot("password-ask").await;
+    world.ann.says("/open-sesame-and-more");
+    let told = world.ann.bot("unknown-command-deleted").await;
+    assert!(texts::is("password-two-lines", &told.text));
+    world.ann.confirms("/send @bob 0.5").await;
+    for (says, id) in [
+        ("/settings", "unknown-command"),
+        ("/tip", "unknown-command-similar"),
+        ("/send@bob 0.5", "unknown-command-similar"),
+    ] {
+        world.ann.says(says);
+        let told = world.ann.bot(id).await;
+        assert!(texts::is("wanted-password", &told.text), "{}", told.text);
+    }
+    world.ann.says(ANNS);
+    world.ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
+    assert_transcript!("unknown_while_wanted", world.ann);
+    world.stage.stop().await;
+}
+
+/// No password is asked for, and one was a moment ago.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_show_a_password_is_deleted_even_if_a_flood_drops_it() {
+    let mut world = world().await;
+    world.ann.confirms("/send @bob 0.5").await;
+    world.ann.says(ANNS);
+    world.ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
+    let help = world.ann.person().says("/help");
+    world.ann.bot("help-title").await;
+    world.stage.sim.break_next("SendMessage", Fault::Slow(Duration::from_secs(2)));
+    for _ in 0..30 {
+        world.ann.says("hello, are you there?");
+    }
+    world.ann.says("sesame, too late");
+    world.ann.person().forwards("sesame, as another user wrote it");
+    world.ann.person().edits(help, "sesame, as an edit").unwrap();
+    world.ann.says("/password sesame sesame");
+    world.ann.says("/open-sesame-and-more");
+    world.ann.bot("flood").await;
+    world.forgets("sesame").await;
     world.stage.stop().await;
 }

@@ -13,7 +13,7 @@ use teloxide_core::payloads::{DeleteMessage, StopMessageLiveLocation};
 use teloxide_core::types::{ChatId, Message, MessageId};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use super::{Telegram, TelegramError};
+use super::{Telegram, TelegramError, late};
 use crate::chat::calls::{Call, CallError};
 use crate::chat::shown::Place;
 
@@ -92,15 +92,20 @@ impl Telegram {
         &self,
         (chat, message): Place,
     ) -> Result<(), TelegramError> {
-        let (delete, deadline) = (DeleteMessage::new(chat, message), Instant::now() + PERSISTENCE);
+        deleted(self.persist(&DeleteMessage::new(chat, message)).await)
+    }
+
+    /// Makes a call that may be repeated, and tries that for minutes.
+    pub(super) async fn persist<C: Call>(&self, call: &C) -> Result<C::Output, CallError> {
+        let deadline = Instant::now() + PERSISTENCE;
         let mut attempts = 0;
         loop {
             attempts += 1;
-            match self.attempt(None, deadline, &delete).await {
-                Err(CallError::Unknown(_)) if Instant::now() < deadline => {
+            match self.attempt(None, deadline, call).await {
+                Err(CallError::Unknown(_) | CallError::Timeout) if Instant::now() < deadline => {
                     sleep(delay(attempts)).await;
                 }
-                result => return deleted(result),
+                result => return result,
             }
         }
     }
@@ -141,12 +146,39 @@ impl Telegram {
         paced: Option<ChatId>,
         call: &C,
     ) -> Result<C::Output, CallError> {
+        self.repeat_noting(paced, call, || {}).await
+    }
+
+    /// Repeats an edit until its outcome is known. If Telegram may make one of the attempts later,
+    /// the message is edited once more after that.
+    pub(super) async fn repeat_edit<C: Call>(
+        &self,
+        message: Place,
+        edit: &C,
+    ) -> Result<C::Output, CallError> {
+        let note = || self.repair_edit(message, late::until());
+        self.repeat_noting(Some(message.0), edit, note).await
+    }
+
+    /// Repeats a call, and notes each attempt that timed out.
+    async fn repeat_noting<C: Call>(
+        &self,
+        paced: Option<ChatId>,
+        call: &C,
+        timed_out: impl Fn(),
+    ) -> Result<C::Output, CallError> {
         let deadline = Instant::now() + PATIENCE;
         let mut attempts = 0;
         loop {
             attempts += 1;
-            match self.attempt(paced, deadline, call).await {
-                Err(CallError::Unknown(_)) if attempts < ATTEMPTS && Instant::now() < deadline => {
+            let result = self.attempt(paced, deadline, call).await;
+            if let Err(CallError::Timeout) = result {
+                timed_out();
+            }
+            match result {
+                Err(CallError::Unknown(_) | CallError::Timeout)
+                    if attempts < ATTEMPTS && Instant::now() < deadline =>
+                {
                     sleep(delay(attempts)).await;
                 }
                 result => return result,
@@ -161,12 +193,17 @@ impl Telegram {
         to: ChatId,
         send: &impl Call<Output = Message>,
     ) -> Result<MessageId, TelegramError> {
+        let _turn = self.late.turn(to).await;
         let (deadline, after) = (Instant::now() + PATIENCE, self.last_message());
-        let mut attempts = 0;
+        let (mut attempts, mut late) = (0, None);
         let id = loop {
             attempts += 1;
             let error = match self.attempt(Some(to), deadline, send).await {
                 Ok(message) => break message.id,
+                Err(CallError::Timeout) if attempts < ATTEMPTS => {
+                    late = Some(late::until());
+                    CallError::Timeout
+                }
                 Err(error @ CallError::Unknown(_)) if attempts < ATTEMPTS => error,
                 // An earlier attempt may have arrived.
                 Err(CallError::Wait(_)) if attempts > 1 => CallError::Unknown("rate limit"),
@@ -183,12 +220,35 @@ impl Telegram {
         if attempts > 1 {
             self.delete_double(to, after).await;
         }
+        if let Some(late) = late {
+            self.delete_double_later(to, after, late);
+        }
         Ok(id)
+    }
+
+    /// Deletes the messages of a report that was interrupted before, now and when Telegram has done
+    /// all that was asked for then.
+    pub(crate) async fn delete_interrupted(&self, to: TelegramId, after: MessageId) {
+        self.delete_double(ChatId(to.into()), after).await;
+        self.delete_double_later(ChatId(to.into()), after, late::until());
+    }
+
+    /// Deletes what was sent to a chat after a message and is not known: messages of attempts that
+    /// Telegram made late.
+    pub(super) async fn delete_doubles(
+        &self,
+        chat: ChatId,
+        after: MessageId,
+    ) -> Result<(), TelegramError> {
+        while let Some(double) = self.find_last(chat, after, CANDIDATES).await? {
+            deleted(self.repeat(None, &DeleteMessage::new(chat, double)).await)?;
+        }
+        Ok(())
     }
 
     /// Deletes the message of an attempt before the last one, if the search missed it. Its id is
     /// below the last one's, so that it is found now.
-    pub(crate) async fn delete_double(&self, chat: ChatId, after: MessageId) {
+    async fn delete_double(&self, chat: ChatId, after: MessageId) {
         if let Ok(Some(double)) = self.find_last(chat, after, 0).await
             && let Err(error) = deleted(self.repeat(None, &DeleteMessage::new(chat, double)).await)
         {
@@ -224,7 +284,9 @@ impl Telegram {
                     return Ok(Some(id));
                 }
                 Ok(_) | Err(CallError::Refused(_)) => {}
-                Err(error @ (CallError::Wait(_) | CallError::Unknown(_))) => return Err(error),
+                Err(error @ (CallError::Wait(_) | CallError::Unknown(_) | CallError::Timeout)) => {
+                    return Err(error);
+                }
             }
         }
         Ok(None)

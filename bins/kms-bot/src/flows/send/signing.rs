@@ -10,7 +10,7 @@ use super::button::SendButton;
 use super::screen;
 use crate::chat::incoming::User;
 use crate::chat::keyboard::Keyboard;
-use crate::context::{Answer, Context, HandlerResult};
+use crate::context::{Answer, Context, HandlerError, HandlerResult};
 use crate::page::{OnPage, Place};
 use crate::problems::problem;
 use crate::texts::{Html, html};
@@ -76,8 +76,14 @@ pub(super) async fn sign(
         }
         Refusal::Permanent => html!("send-refused", quote = text, reason = reason),
     };
-    context.telegram.edit_or_send(user, message, &refused, keyboard(refusal)).await?;
-    Ok(())
+    let keyboard = keyboard(refusal);
+    let shown = context.telegram.edit_or_send(user, message, &refused, keyboard).await;
+    match refusal {
+        Refusal::OutcomeUnknown => Err(HandlerError::Unfinished),
+        Refusal::WrongPassword | Refusal::Temporary | Refusal::Permanent => {
+            shown.map(drop).map_err(Into::into)
+        }
+    }
 }
 
 /// Fetches a transfer if this user sends it.

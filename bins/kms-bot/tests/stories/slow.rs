@@ -1,0 +1,89 @@
+//! Calls that Telegram makes after the bot has given them up and repeated them: the first one shows
+//! something once more, or something old.
+
+use std::time::{Duration, Instant};
+
+use bot_api_sim::{Fault, Phone};
+use kms_sandbox::StageOptions;
+
+use crate::texts;
+use crate::world::{ANNS, Plays, World, coins};
+
+/// Longer than the bot waits for a call.
+const SLOW: Fault = Fault::Slow(Duration::from_secs(6));
+
+async fn world() -> World {
+    World::with_wallets(StageOptions::default()).await
+}
+
+fn shown(phone: &Phone, id: &str) -> usize {
+    let chat = phone.person().chat();
+    chat.iter().filter(|shown| texts::is(id, &shown.text)).count()
+}
+
+/// Waits until so many messages in a user's chat show this.
+async fn shows(phone: &Phone, id: &str, count: usize) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while shown(phone, id) != count {
+        assert!(Instant::now() < deadline, "{count} times {id}\n{}", phone.transcript());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_edit_does_not_take_the_place_of_a_newer_one() {
+    let mut world = world().await;
+    world.ann.confirms("/send @bob 0.5").await;
+    world.stage.sim.break_next("EditMessageText", SLOW);
+    world.ann.says(ANNS);
+    let paid = world.ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
+    // The first edit is made now.
+    world.ann.bot("send-sending").await;
+    let again = world.ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
+    assert_eq!(again.id, paid.id);
+    world.stage.stop().await;
+}
+
+/// And not the buttons of a message that has lost them since.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_edit_brings_no_button_back() {
+    let mut world = world().await;
+    world.ann.says("/send @bob 0.5");
+    world.stage.sim.break_next("EditMessageText", SLOW);
+    world.ann.bot("send-quote").await;
+    world.ann.press("send-cancel-button");
+    world.ann.bot("transfer-cancelled").await;
+    world.ann.bot("send-quote").await;
+    let over = world.ann.bot("transfer-cancelled").await;
+    assert!(over.keyboard.is_empty());
+    world.stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_sent_late_does_not_stay_beside_its_repetition() {
+    let mut world = world().await;
+    world.stage.sim.break_next("SendMessage", SLOW);
+    world.ann.says("/send @bob 0.5");
+    world.ann.bot("send-quote").await;
+    // The first message is sent now.
+    world.ann.bot("send-looking-up").await;
+    shows(&world.ann, "send-looking-up", 0).await;
+    assert_eq!(shown(&world.ann, "send-quote"), 1, "{}", world.ann.transcript());
+    world.stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_notice_that_is_sent_late_is_shown_once() {
+    let mut world = world().await;
+    let ann = world.account(&world.ann).await.address;
+    world.stage.sim.break_next("SendMessage", SLOW);
+    world.stage.faucet(ann, coins("2")).await.unwrap();
+    world.ann.bot_with("notice-received", &["2 ETH"]).await;
+    // What is sent meanwhile stays.
+    world.ann.says("/balance");
+    world.ann.bot_with("balance-coin", &["12 ETH"]).await;
+    shows(&world.ann, "notice-received", 3).await;
+    shows(&world.ann, "notice-received", 2).await;
+    assert_eq!(shown(&world.ann, "balance-coin"), 1, "{}", world.ann.transcript());
+    world.stage.stop().await;
+}
