@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::*;
 
-fn waiting(what: serde_json::Value) -> Waiting {
+fn waiting(what: &serde_json::Value) -> Waiting {
     let mut event = json!({
         "cursor": "1-1", "account": uuid(1), "telegram_id": 1, "at": 0,
     });
@@ -17,7 +17,7 @@ fn uuid(last: u8) -> String {
 
 fn deposit() -> Waiting {
     let deposit = json!({ "chain_id": 1, "value": "1", "block": 1, "count": 1 });
-    waiting(json!({ "kind": "deposit_received", "deposit": deposit }))
+    waiting(&json!({ "kind": "deposit_received", "deposit": deposit }))
 }
 
 #[test]
@@ -28,7 +28,7 @@ fn security_comes_first_and_deposits_last() {
     }
     queue.retry = Some(Digest::of(deposit()));
     for _ in 0..2 {
-        queue.alerts.push_back(waiting(json!({ "kind": "key_exported" })));
+        queue.alerts.push_back(waiting(&json!({ "kind": "key_exported" })));
     }
     assert!(matches!(queue.next(), Some(Next::Alert(_))));
     queue.add_payment(deposit());

@@ -61,8 +61,15 @@ impl Stage {
         let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let username = format!("person{user}");
         let username = Some(username.as_str());
-        let opening =
-            Opening { bot: VAULT_BOT, user, first_name: "Person", username, start_param, at };
+        let opening = Opening {
+            bot: VAULT_BOT,
+            user,
+            first_name: "Person",
+            last_name: None,
+            username,
+            start_param,
+            at,
+        };
         self.telegram.init_data(opening).unwrap()
     }
 

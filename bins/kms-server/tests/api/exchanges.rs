@@ -477,7 +477,7 @@ async fn orphaned_keys_and_the_audit(stores: Stores) {
         let mut ends = Ends::new();
         for one in &orphaned {
             let due = sweep(test, std::slice::from_ref(one)).await;
-            ends.push(("sweep", due.map(|_| String::new()).map_err(|_| ErrorCode::Internal)));
+            ends.push(("sweep", due.map(|_| String::new()).map_err(|_failed| ErrorCode::Internal)));
         }
         ends
     };

@@ -6,8 +6,8 @@ use kms_chain::follower::BlockRef;
 use kms_chain::ports::{Progress, SignOutcome, TransferStore};
 use kms_chain::settlement::{NonceUse, Outcome, ReadBlocks, Settlement, SettlementStore};
 use kms_chain::spending::{Caps, SpendingRules};
-use kms_chain::transfer::{TransferState, WaitReason};
-use kms_store::InState;
+use kms_chain::transfer::{Transfer, TransferState, WaitReason};
+use kms_store::{InState, InWait};
 use kms_types::{Timestamp, TransferId, U256, Units, Wei};
 
 use crate::fixtures::{Subject, insert, on_every_database, transfer};
