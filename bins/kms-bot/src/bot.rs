@@ -334,7 +334,8 @@ impl Poll {
         let unsure = secret.or_else(|| possible_password(&incoming));
         let place = unsure.map(|message| in_private(user, message));
         if !context.journal.begin(user, id, context.telegram.last_message().0, place) {
-            self.repeated(&incoming, id, place);
+            let typed = secret.or_else(|| unsure.filter(|_| incoming.secret_text().is_some()));
+            self.repeated(&incoming, id, typed.map(|message| in_private(user, message)));
             return;
         }
         // What cannot hold a password is acknowledged at once.
@@ -427,7 +428,7 @@ fn possible_password(incoming: &Incoming) -> Option<MessageId> {
 
 /// Whether the text is rather a recipient that an earlier message has asked for meanwhile.
 fn is_recipient(incoming: &Incoming) -> bool {
-    incoming.secret_text().is_some_and(TypedRecipient::is_marked)
+    incoming.own_text().is_some_and(TypedRecipient::is_marked)
 }
 
 fn offset(update: u32) -> i32 {

@@ -1,7 +1,8 @@
 //! The context of every handler: Telegram, the server, and the step that a user is asked for.
 
 use std::any::Any;
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use kms_client::{Client, ClientError};
@@ -17,6 +18,7 @@ use crate::chat::keyboard::Keyboard;
 use crate::chat::telegram::{Telegram, TelegramError};
 use crate::clock;
 use crate::dialogue::Dialogues;
+use crate::handler::Later;
 use crate::journal::reports::{PaymentMessage, Report, Sending};
 use crate::journal::{Asked, Journal, Working};
 use crate::network::NetworkCache;
@@ -43,6 +45,8 @@ pub(crate) struct Context {
     /// The bot's own username, without `@`.
     pub(crate) bot_username: String,
     dialogues: Dialogues<dyn Step>,
+    /// What is repeated until it succeeds.
+    later: Mutex<HashSet<(TelegramId, Later)>>,
 }
 
 /// Why a handler stopped.
@@ -174,7 +178,18 @@ impl Context {
             answered: AnsweredEvents::default(),
             bot_username,
             dialogues,
+            later: Mutex::default(),
         }
+    }
+
+    /// Records that something is repeated until it succeeds; `false` if it is already.
+    pub(crate) fn begin_later(&self, kind: (TelegramId, Later)) -> bool {
+        self.later.lock().unwrap_or_else(PoisonError::into_inner).insert(kind)
+    }
+
+    /// Records that something is no longer repeated.
+    pub(crate) fn end_later(&self, kind: (TelegramId, Later)) {
+        self.later.lock().unwrap_or_else(PoisonError::into_inner).remove(&kind);
     }
 
     /// Sends a message without buttons.

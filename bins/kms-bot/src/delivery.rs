@@ -173,14 +173,16 @@ impl Delivery {
                     if let Some(acknowledged) = delivered.take() {
                         self.context.journal.forget_reported(stream, acknowledged);
                     }
-                    after = Some(page.next);
+                    let moved = after.replace(page.next) != Some(page.next);
                     for event in page.events {
                         let (user, cursor) = (event.telegram_id, event.cursor);
                         self.enqueue(stream, event, progress.begin(cursor));
                         lanes.notify(user);
                     }
                     // Also past events that have no notice, or cannot be read.
-                    drop(progress.begin(page.next));
+                    if moved {
+                        drop(progress.begin(page.next));
+                    }
                 }
                 Err(error) => {
                     if failures == 0 {
@@ -292,6 +294,10 @@ impl Delivery {
             Err(HandlerError::Telegram(TelegramError::Gone)) => self.missed(user, next),
             Err(HandlerError::Telegram(TelegramError::RateLimit(wait))) => {
                 self.lock().entry(user).or_default().wait(next, wait);
+            }
+            // An operator revoked the token, or runs a second bot: nothing is lost meanwhile.
+            Err(HandlerError::Telegram(TelegramError::Token | TelegramError::Conflict)) => {
+                self.lock().entry(user).or_default().wait(next, PAUSE);
             }
             Err(HandlerError::Kms(_) | HandlerError::Unfinished) => self.failed(user, next),
             Err(HandlerError::Telegram(error)) if error.is_temporary() => self.failed(user, next),

@@ -26,7 +26,6 @@ use crate::flow::NO_MESSAGE;
 use crate::flows::start;
 use crate::journal::{Asked, Chat, Working};
 use crate::notices;
-use crate::password_input::may_be_password;
 use crate::problems::problem;
 use crate::router;
 use crate::texts::{Html, html, text};
@@ -58,9 +57,9 @@ pub(crate) async fn handle(context: &Arc<Context>, lanes: &Lanes, incoming: Inco
     if let Incoming::Returned(_) = incoming {
         if let Err(error) = notices::deliver_missed(context, user.id).await {
             tracing::warn!(%error, event = "update_failed", "missed notices not delivered");
-            let (context, user) = (Arc::clone(context), user.id);
-            later(lanes, user, move || {
-                let context = Arc::clone(&context);
+            let (missed, user) = (Arc::clone(context), user.id);
+            later(context, lanes, (user, Later::Missed), move || {
+                let context = Arc::clone(&missed);
                 async move { notices::deliver_missed(&context, user).await }.boxed()
             });
         }
@@ -137,17 +136,12 @@ async fn show_typing<T>(context: &Context, user: TelegramId) -> T {
 /// Routes an update. One that was sent long ago gets a short answer.
 async fn route(context: &Context, incoming: Incoming) -> HandlerResult {
     settle_report(context, incoming.user().id).await;
-    if let Incoming::Text(message) = &incoming
-        && message.group.is_none()
-        && clock::now().0.saturating_sub(message.at.0) > OLD_MESSAGE
+    if let (Some(at), Some(message)) = (incoming.at(), incoming.private_message())
+        && clock::now().0.saturating_sub(at.0) > OLD_MESSAGE
     {
-        let user = message.user.id;
-        let secret = incoming.secret_text().is_some_and(may_be_password);
+        let (user, secret) = (incoming.user().id, router::may_show_secret(context, &incoming));
         // Telegram refuses to delete what is older than two days.
-        if secret
-            && context.may_receive_password(user, message.at)
-            && !router::delete_secret(context, user, message.message).await?
-        {
+        if secret && !router::delete_secret(context, user, message).await? {
             return Ok(());
         }
         return context.send(user, html!("old-message")).await;
@@ -181,9 +175,9 @@ async fn recover(
             context.end_step(user.id);
             show_still_working(context, user.id, &unfinished).await;
         }
-        let (context, user) = (Arc::clone(context), user.clone());
-        later(lanes, user.id, move || {
-            let (context, user) = (Arc::clone(&context), user.clone());
+        let (finished, user) = (Arc::clone(context), user.clone());
+        later(context, lanes, (user.id, Later::Work), move || {
+            let (context, user) = (Arc::clone(&finished), user.clone());
             async move { finish_work(&context, &user).await }.boxed()
         });
         return;
@@ -210,20 +204,38 @@ async fn show_still_working(context: &Context, user: TelegramId, unfinished: &[W
 }
 
 fn send_later(context: &Arc<Context>, lanes: &Lanes, user: TelegramId, text: Html) {
-    let context = Arc::clone(context);
-    later(lanes, user, move || {
-        let (context, text) = (Arc::clone(&context), text.clone());
+    let sent = Arc::clone(context);
+    later(context, lanes, (user, Later::Answer), move || {
+        let (context, text) = (Arc::clone(&sent), text.clone());
         async move { context.send(user, text).await }.boxed()
     });
 }
 
-/// Repeats a job in the user's lane until it succeeds, for a day.
+/// What is done later for a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Later {
+    /// An answer is sent.
+    Answer,
+    /// What was missed is reported.
+    Missed,
+    /// All unfinished work is finished.
+    Work,
+    /// The chat is resumed after a restart.
+    Resume,
+}
+
+/// Repeats a job in the user's lane until it succeeds, for a day. While one is repeated, another of
+/// its kind is not begun.
 fn later(
+    context: &Arc<Context>,
     lanes: &Lanes,
-    user: TelegramId,
+    kind: (TelegramId, Later),
     job: impl Fn() -> futures::future::BoxFuture<'static, HandlerResult> + Send + 'static,
 ) {
-    let lanes = lanes.clone();
+    if !context.begin_later(kind) {
+        return;
+    }
+    let (context, lanes, user) = (Arc::clone(context), lanes.clone(), kind.0);
     tokio::spawn(async move {
         let deadline = Instant::now() + PERSISTENCE;
         let (mut failures, mut refusals, mut pause) = (0, 0, backoff(0));
@@ -231,8 +243,13 @@ fn later(
             sleep(pause).await;
             let (done, is_done) = oneshot::channel();
             let work = job();
+            let repeated = Arc::clone(&context);
             lanes.enqueue_own(user, async move {
                 let result = timeout(DEADLINE, work).await;
+                // In the lane, where the next one may be begun.
+                if matches!(result, Ok(Ok(()) | Err(HandlerError::Telegram(TelegramError::Gone)))) {
+                    repeated.end_later(kind);
+                }
                 // The receiver waits, unless the bot stops.
                 let _ = done.send(result);
             });
@@ -240,7 +257,7 @@ fn later(
                 Ok(Ok(Ok(()) | Err(HandlerError::Telegram(TelegramError::Gone)))) => return,
                 Ok(Ok(Err(error))) => Some(error),
                 Ok(Err(_late)) => None,
-                Err(_panicked) => return,
+                Err(_panicked) => break,
             };
             failures += 1;
             pause = backoff(failures);
@@ -252,6 +269,7 @@ fn later(
                 Some(_) | None => {}
             }
         }
+        context.end_later(kind);
         tracing::warn!(event = "answer_dropped", "answer dropped: it could not be sent");
     });
 }
@@ -364,9 +382,9 @@ async fn resume_or_retry(context: &Arc<Context>, lanes: &Lanes, chat: Interrupte
         Err(Failure::Error(_) | Failure::Late) => {
             // Without what was finished before the failure.
             show_still_working(context, id, &context.journal.chat(id).working).await;
-            let context = Arc::clone(context);
-            later(lanes, id, move || {
-                let (context, chat) = (Arc::clone(&context), chat.clone());
+            let resumed = Arc::clone(context);
+            later(context, lanes, (id, Later::Resume), move || {
+                let (context, chat) = (Arc::clone(&resumed), chat.clone());
                 async move { resume(&context, &chat).await }.boxed()
             });
         }
@@ -384,12 +402,6 @@ async fn resume(context: &Context, chat: &Interrupted) -> HandlerResult {
         }
     };
     context.settle_report(id).await?;
-    let question = context.question(id);
-    finish_work(context, &user).await?;
-    let is_asked = context.step(id).is_some() && context.question(id) != question;
-    if before.is_at_work() {
-        context.telegram.learn(id, known).await?;
-    }
     let open = context.journal.chat(id).updates;
     let mut updates = open.iter().filter(|update| before.updates.contains(update)).count();
     if updates > 0 && !before.missed.is_empty() {
@@ -397,12 +409,20 @@ async fn resume(context: &Context, chat: &Interrupted) -> HandlerResult {
         notices::deliver_missed(context, id).await?;
         updates -= 1;
     }
-    // One of them began the work that was finished.
+    // One of them began the work that is finished now.
     if updates > usize::from(!before.working.is_empty()) {
         context.send(id, html!("interrupted")).await?;
     }
-    let asked = context.journal.change(id, |now| {
+    context.journal.change(id, |now| {
         now.updates.retain(|update| !before.updates.contains(update));
+    });
+    let question = context.question(id);
+    finish_work(context, &user).await?;
+    let is_asked = context.step(id).is_some() && context.question(id) != question;
+    if before.is_at_work() {
+        context.telegram.learn(id, known).await?;
+    }
+    let asked = context.journal.change(id, |now| {
         // Also if an earlier attempt asked and could not show it.
         let same = |asked: &Asked, before: &Asked| asked.resume == before.resume;
         now.asked.clone().filter(|asked| before.asked.as_ref().is_some_and(|old| same(asked, old)))

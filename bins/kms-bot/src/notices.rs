@@ -203,7 +203,7 @@ pub(crate) fn keep_missed(missed: &mut Missed, event: Event) {
         EventBody::Security { .. } | EventBody::Recovery { .. } | EventBody::Account { .. } => {
             missed.push(event);
         }
-        EventBody::Deposit { .. } => missed.deposits += 1,
+        EventBody::Deposit { deposit, .. } => missed.deposits += deposit.count,
         EventBody::Transfer { kind: TransferEvent::Received, transfer } => match transfer.state {
             TransferState::Mined | TransferState::Final => {
                 missed.transfers.insert(transfer.id);

@@ -360,7 +360,8 @@ fn run_maintenance(supervisor: &mut Supervisor, state: &State, settings: UpkeepS
     supervisor.run(by_the_clock(state, NotifyDigests { database: database.clone() }));
     if let Some(retention) = settings.retention {
         let custody = Arc::clone(custody);
-        supervisor.run(SweepSckStore::new(custody, database, key_database, retention, period));
+        let sweep = SweepSckStore::new(custody, database, key_database, retention, period);
+        supervisor.run(by_the_clock(state, sweep));
     }
 }
 

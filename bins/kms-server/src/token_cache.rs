@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use kms_core::HashedToken;
 use kms_core::ports::StoreError;
 use kms_store::{ApiToken, Database};
+use kms_types::Timestamp;
 
+use crate::clock;
 use crate::config::DeclaredToken;
 
 /// How long a revoked token may still be accepted.
@@ -19,6 +21,8 @@ const FRESH_FOR: Duration = Duration::from_secs(5);
 /// ones uses them up, and then within a second.
 const READS: usize = 5;
 const SECOND: Duration = Duration::from_secs(1);
+/// How long before a token expires its use is reported.
+const EXPIRES_SOON: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// API tokens in memory.
 #[derive(Debug, Default)]
@@ -36,6 +40,17 @@ struct Known {
     hashes: HashSet<HashedToken>,
     /// The starts of the last reads.
     reads: VecDeque<Instant>,
+}
+
+/// Reports, once an hour while it is used, that a token expires soon.
+fn warn_of_expiry(token: &ApiToken, now: Timestamp) {
+    if token.expires_at.is_some_and(|at| at.since(now) < EXPIRES_SOON) {
+        tracing::warn!(
+            token = token.name,
+            event = "token_expires_soon",
+            "an API token that is in use expires within 30 days"
+        );
+    }
 }
 
 impl TokenCache {
@@ -63,11 +78,13 @@ impl TokenCache {
             return Ok(None);
         }
         let token = database.api_token_by_hash(hash).await?;
-        if token.is_some() {
+        if let Some(token) = token.clone() {
             let database = database.clone();
             tokio::spawn(async move {
-                if let Err(error) = database.record_token_use(hash).await {
-                    tracing::debug!(%error, "use of a token not recorded");
+                match database.record_token_use(hash).await {
+                    Ok(true) => warn_of_expiry(&token, clock::now()),
+                    Ok(false) => {}
+                    Err(error) => tracing::debug!(%error, "use of a token not recorded"),
                 }
             });
         }

@@ -229,11 +229,11 @@ impl Database {
         .await
     }
 
-    /// Stores that the token with this hash was used, at most once an hour.
+    /// Stores that the token with this hash was used, at most once an hour. Returns whether it did.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn record_token_use(&self, hash: HashedToken) -> Result<(), StoreError> {
+    pub async fn record_token_use(&self, hash: HashedToken) -> Result<bool, StoreError> {
         let clock = self.dialect.clock();
         let update = format!(
             "update api_tokens set last_used_at = {clock} where hash = $1 \
@@ -241,8 +241,7 @@ impl Database {
         );
         self.blocking(move |connection| {
             let hash = hash.as_bytes().to_vec();
-            diesel::sql_query(update).bind::<Binary, _>(hash).execute(connection)?;
-            Ok(())
+            Ok(diesel::sql_query(update).bind::<Binary, _>(hash).execute(connection)? > 0)
         })
         .await
     }

@@ -42,7 +42,7 @@ display-name = { $name }
 no-name = (no name)
 password-not-deleted = ⚠️ I could not delete your message, which may show a secret, so I did not use it. Please delete it yourself. If I had asked you for it, send it again afterwards, or leave with /cancel.
 group-invitation = We do that in our private chat only. Press the button to continue there.
-group-busy = Too many commands came in your group within a minute, so I answer yours here. Press the button to continue.
+group-busy = Your group sent me too many commands within a minute, so I answer yours here. Press the button to continue.
 group-button = Open the private chat
 group-password-deleted = ⚠️ You wrote what may be your password in a group. I deleted it there, but others may have seen it: choose a new one with /password. I ask for passwords only here, in our private chat.
 group-password-exposed = ⚠️ You wrote what may be your password in a group, where I can't delete it. Delete it there now, then choose a new one with /password. I ask for passwords only here, in our private chat.
@@ -256,11 +256,11 @@ transfer-cancelling = Cancelling: the network decides now whether your payment o
 transfer-cancelling-waits = Cancelling, waiting since { $time }: { $reason }
 transfer-wait-fee = the network asks for more than the maximum fee you confirmed. It goes through when fees fall.
 transfer-wait-funds = your balance no longer covers it. It goes through when you have enough.
-transfer-wait-earlier = an earlier payment of yours has to go through first. If you made that one elsewhere with this wallet's key, your next payment here takes its place.
+transfer-wait-earlier = an earlier payment of yours has to go through first. If you sent that one from another app with this wallet's key, your next payment here replaces it.
 transfer-wait-chain = the network is not making progress right now.
 transfer-wait-refused = the network does not accept this payment as it was signed.
-transfer-reopened = ⚠️ This payment is no longer confirmed, because the network dropped its block. I'll write to you when it is decided.
-transfer-superseded-message = { $what }: the network dropped a block with this payment. A newer message shows what became of it.
+transfer-reopened = ⚠️ This payment is no longer confirmed, because the network dropped its block. I'll write to you when it is confirmed or cancelled.
+transfer-superseded-message = { $what }: the network dropped the block with this payment. See my newer message for its status.
 transfer-confirmed = ✅ Confirmed: { $what }
 transfer-received-less = The token kept a part of it: { $amount } arrived.
 transfer-block = Block { $number }
@@ -481,9 +481,9 @@ notice-missed-more =
     } Please check /contact, /limit and /freeze. If anything there was not your doing, freeze your wallet.
 notice-missed-payments =
     📥 { $count ->
-        [one] { $count } payment to you arrived, or is arriving
-       *[other] { $count } payments to you arrived, or are arriving
-    }: /history shows which are final.
+        [one] { $count } payment to you arrived or is arriving. /history shows whether it is final.
+       *[other] { $count } payments to you arrived or are arriving. /history shows which are final.
+    }
 notice-password-changed = 🔐 Your password was changed on { $time }. If this wasn't you, someone knows your password and is using your Telegram account: end their session in Telegram's settings, then send /recover.
 notice-key-exported =
     🔑 Your wallet's private key was exported on { $time }. With that file and its passphrase, anyone can spend everything in this wallet, now and later, without me. If this was you, keep the two in different places.

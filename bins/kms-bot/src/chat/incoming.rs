@@ -151,7 +151,16 @@ impl Incoming {
         let text = match &message.content {
             Content::Forward { author: Some(author), .. } if *author != message.user.id => None,
             Content::Edit(text) | Content::Forward { text, .. } => Some(text.as_str()),
-            _ => message.caption.as_ref().map(|caption| caption.as_str()),
+            Content::Contact { .. }
+            | Content::Picture
+            | Content::Video
+            | Content::File
+            | Content::Voice
+            | Content::Sticker
+            | Content::Place
+            | Content::Poll
+            | Content::Notice
+            | Content::Other => message.caption.as_ref().map(|caption| caption.as_str()),
         };
         text.filter(|text| !text.trim_start().starts_with('/'))
     }

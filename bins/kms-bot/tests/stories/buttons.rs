@@ -88,7 +88,7 @@ async fn the_buttons_of_an_old_chat_act_or_say_why_not() {
     ann.press("send-renew-button");
     ann.bot("send-quote").await;
     assert_eq!(world.balance(&world.bob).await, Wei::default());
-    assert_eq!(world.stage.sim.unanswered_presses(), 0);
+    world.presses_are_answered().await;
     assert_transcript!("old_buttons", world.ann);
     world.stage.stop().await;
 }

@@ -136,6 +136,17 @@ impl World {
         }
     }
 
+    /// Waits until the bot has answered all presses.
+    pub(crate) async fn presses_are_answered(&self) {
+        let (mut watch, sim) = (self.stage.sim.watch(), &self.stage.sim);
+        let answered = async {
+            while sim.unanswered_presses() > 0 {
+                watch.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), answered).await.unwrap();
+    }
+
     /// Waits until Telegram stores a secret nowhere: neither in a chat nor in an update that the
     /// bot has not acknowledged.
     pub(crate) async fn forgets(&self, secret: &str) {

@@ -87,7 +87,7 @@ struct State {
 }
 
 /// A checkpoint, and the places that do not have it yet.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Unfinished {
     checkpoint: Checkpoint,
     places: Vec<Place>,
@@ -163,9 +163,10 @@ impl Checkpoints {
         Err(NotWritten)
     }
 
-    /// Writes the checkpoint of before to the places that lack it.
+    /// Writes the unfinished checkpoint to the places that lack it.
     async fn retry(&self) -> Result<(), NotWritten> {
-        let unfinished = self.lock().unfinished.take();
+        // It stays recorded until it is written: a stop may interrupt this.
+        let unfinished = self.lock().unfinished.clone();
         match unfinished {
             Some(unfinished) => self.put(unfinished).await,
             None => self.write().await,
@@ -186,7 +187,7 @@ impl Checkpoints {
             return Err(CheckpointError::Replaced(last.sequence));
         }
         // Signed once: another signature of the same end would be another object in a bucket.
-        let unfinished = self.lock().unfinished.take();
+        let unfinished = self.lock().unfinished.clone();
         if let Some(unfinished) = unfinished.filter(|it| it.checkpoint.tip == tip) {
             return Ok(Some(unfinished));
         }
@@ -209,6 +210,7 @@ impl Checkpoints {
             }
         }
         if failed.is_empty() {
+            state.unfinished = None;
             return Ok(());
         }
         state.unfinished = Some(Unfinished { checkpoint, places: failed });

@@ -267,12 +267,16 @@ pub(super) fn shortfall(
     Some(Missing::Native(wei))
 }
 
-/// Returns the lowest nonce from `mined` on that none of these transfers has, if a later one waits
-/// for an earlier transaction. No transfer has that nonce: a transaction from elsewhere with
-/// the wallet's key is not mined, or the nodes dropped it, and only a payment with its nonce ends
-/// the wait. The transfers are in the order of nonces.
+/// Returns the nonce that the chain takes next, if none of these transfers has it and a later one
+/// waits for an earlier transaction: a transaction from elsewhere with the wallet's key is not
+/// mined, or the nodes dropped it, and only a payment with its nonce ends the wait. A later nonce
+/// that no transfer has may be that of a transaction that waits as the transfers do. The transfers
+/// are in the order of nonces.
 fn gap(connection: &mut AnyConnection, others: &[Row], mined: u64) -> Result<Option<u64>, Failure> {
     let gap = free_nonce(others, mined);
+    if gap != mined {
+        return Ok(None);
+    }
     let later: Vec<_> = holders(others).filter(|(_, nonce)| *nonce > gap).collect();
     if later.is_empty() {
         return Ok(None);

@@ -76,6 +76,9 @@ impl KnownMessages {
             return Vec::new();
         }
         let known = self.lock();
+        // Of what is older, some was known and is forgotten.
+        let oldest = known.ids.first().copied().filter(|_| known.ids.len() >= KNOWN);
+        let after = MessageId(oldest.map_or(after.0, |oldest| oldest.max(after.0)));
         let highest = known.highest.max(after.0);
         let ids = after.0.saturating_add(1)..=highest.saturating_add(candidates);
         ids.filter(|id| !known.ids.contains(id)).map(MessageId).collect()
