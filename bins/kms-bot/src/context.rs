@@ -241,7 +241,8 @@ impl Context {
             Ok(MessageId(sent)) => {
                 self.journal.end_report(user, Some(*sent));
                 if let Some(after) = earlier {
-                    self.telegram.delete_interrupted(user, MessageId(after)).await;
+                    let (after, sent) = (MessageId(after), MessageId(*sent));
+                    self.telegram.delete_interrupted(user, after, sent).await;
                 }
             }
             // It may have arrived.

@@ -134,7 +134,8 @@ impl Telegram {
         }
     }
 
-    /// Looks after this time for a message that was sent twice after a message, and deletes it.
+    /// Looks after this time for what Telegram sent late after a message, a double of which it is,
+    /// and deletes it.
     pub(super) fn delete_double_later(&self, chat: ChatId, after: MessageId, until: Instant) {
         let telegram = self.me.clone();
         tokio::spawn(async move {

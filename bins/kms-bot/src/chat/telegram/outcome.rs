@@ -224,20 +224,25 @@ impl Telegram {
             self.delete_double(to, after).await;
         }
         if let Some(late) = late {
-            self.delete_double_later(to, after, late);
+            self.delete_double_later(to, id, late);
         }
         Ok(id)
     }
 
-    /// Deletes the messages of a report that was interrupted before, now and when Telegram has done
-    /// all that was asked for then.
-    pub(crate) async fn delete_interrupted(&self, to: TelegramId, after: MessageId) {
+    /// Deletes the message of a report that was interrupted before `sent` was sent: one that has
+    /// arrived after `after`, and one that Telegram sends late.
+    pub(crate) async fn delete_interrupted(
+        &self,
+        to: TelegramId,
+        after: MessageId,
+        sent: MessageId,
+    ) {
         self.delete_double(ChatId(to.into()), after).await;
-        self.delete_double_later(ChatId(to.into()), after, late::until());
+        self.delete_double_later(ChatId(to.into()), sent, late::until());
     }
 
     /// Deletes what was sent to a chat after a message and is not known: messages of attempts that
-    /// Telegram made late.
+    /// Telegram made late. What else the bot sent since is known.
     pub(super) async fn delete_doubles(
         &self,
         chat: ChatId,
