@@ -71,6 +71,7 @@ CASES = {
         {f'kms_worker_failures_total{{worker="clean", {SERVER}}}': "0x20 1x40"},
     ),
     "KmsCertificateExpires": gauge("kms_certificate_expires_timestamp_seconds", 864000, 8640000),
+    "KmsTokenExpires": counted("token_expires_soon"),
     "KmsBotDown": ({f"up{{{BOT}}}": "0x40"}, {f"up{{{BOT}}}": "1x40"}),
     "KmsNoticesLate": gauge("kms_bot_oldest_notice_seconds", 400, 1),
     "KmsTelegramLimits": gauge("kms_bot_telegram_limited_total", "0+20", "0+1"),

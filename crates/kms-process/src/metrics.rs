@@ -47,6 +47,7 @@ pub const ALARMS: [&str; 48] = [
     "payment_policy_failed",
     "token_mismatch",
     "token_disabled",
+    "token_expires_soon",
     "transfer_refused",
     "transfer_superseded",
     "updates_failed",

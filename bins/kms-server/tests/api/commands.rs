@@ -1,6 +1,7 @@
 //! The commands of operators.
 
 use std::process::Output;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use insta::assert_snapshot;
@@ -105,11 +106,21 @@ async fn a_revoked_token_ends_on_every_server_within_five_seconds() {
     let listed = succeeds(&env, "token list");
     let line = |name: &str| listed.lines().find(|line| line.starts_with(name)).unwrap();
     assert!(!line("bot\t").contains("used never"), "{listed}");
+    // A token that expires soon is an alarm, and the other one is none.
+    let soon = new("soon", " --days 20");
+    servers[0].client(&env, &soon).network().await.unwrap();
+    let (log, deadline) = (&servers[0].log, Instant::now() + Duration::from_secs(10));
+    while !log.lock().unwrap().contains("token_expires_soon") {
+        assert!(Instant::now() < deadline, "no alarm");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let alarms = log.lock().unwrap().matches("token_expires_soon").count();
+    assert_eq!(alarms, 1);
     let forever = new("forever", " --forever --reason ticket-1");
     assert!(succeeds(&env, "token list").contains("\texpires never\t"), "{forever}");
     assert!(succeeds(&env, "audit export").contains("reason=ticket-1"));
     succeeds(&env, "token revoke bot");
-    let revoked = std::time::Instant::now();
+    let revoked = Instant::now();
     for server in &servers {
         while server.client(&env, &token).network().await.is_ok() {
             assert!(revoked.elapsed().as_millis() < 5_500, "the revoked token still works");
