@@ -124,7 +124,7 @@ async fn a_revoked_token_ends_on_every_server_within_five_seconds() {
     for server in &servers {
         while server.client(&env, &token).network().await.is_ok() {
             assert!(revoked.elapsed().as_millis() < 5_500, "the revoked token still works");
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
     for server in servers {
