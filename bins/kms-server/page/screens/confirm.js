@@ -67,10 +67,12 @@ async function speedUp(context, transfer) {
     progress(context, await replace.send({ id, password_hash, max_fee: fee.max_fee }));
   };
   const coin = native(network);
-  const what = transfer.cancel_requested_at ? 'speed.cancel' : 'speed';
+  const [title, text] = transfer.cancel_requested_at
+    ? ['speed.cancel.title', 'speed.cancel.text']
+    : ['speed.title', 'speed.text'];
   show(
-    t(`${what}.title`),
-    el('p', { class: 'lead' }, t(`${what}.text`)),
+    t(title),
+    el('p', { class: 'lead' }, t(text)),
     payment(context, transfer, [
       [t('speed.usual'), amount(fee.usual_fee, coin)],
       [t('speed.max'), amount(fee.max_fee, coin)],
