@@ -13,7 +13,7 @@ use tracing_subscriber::layer::Context;
 const SECONDS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
 /// Events that operators are alerted on; a test compares them with the operators' table.
-pub const ALARMS: [&str; 48] = [
+pub const ALARMS: [&str; 49] = [
     "integrity_alarm",
     "panic",
     "start_failed",
