@@ -213,7 +213,10 @@ async fn broken(stage: &Stage, actors: &[Actor]) -> Vec<String> {
         let own = actor.phone.person().id();
         let act = changes.iter().rposition(|change| match change {
             Change::Sent { from, .. } => *from == own,
-            Change::Pressed { .. } => true,
+            // The page has said why, if it refused.
+            Change::Pressed { button, .. } => {
+                !actor.page_refused || *button != label("page-confirm-button")
+            }
             Change::Edited { .. } | Change::Deleted { .. } | Change::Notice { .. } => false,
         });
         let answer = changes.iter().rposition(|change| match change {
@@ -285,13 +288,15 @@ struct Actor {
     on_page: bool,
     /// How often the password was given to confirm a payment.
     confirmed: usize,
+    /// Whether the last payment that the page was opened for was not confirmed there.
+    page_refused: bool,
 }
 
 impl Actor {
     fn new(stage: Arc<Stage>, seed: u64, phone: Phone) -> Self {
         let password = format!("canary {seed} on a quiet harbour wall");
         let (random, on_page) = (Random(seed), seed.is_multiple_of(4));
-        Self { stage, seed, random, phone, password, on_page, confirmed: 0 }
+        Self { stage, seed, random, phone, password, on_page, confirmed: 0, page_refused: false }
     }
 
     async fn act(mut self) -> Self {
@@ -410,12 +415,14 @@ impl Actor {
     /// By the button of the last message, if it has one.
     async fn confirms_on_page(&mut self) {
         let Ok(url) = self.phone.opens(&label("page-confirm-button")) else { return };
+        self.page_refused = true;
         let Ok(page) = self.stage.open_page(&url).await else { return };
         let Ok(shown) = page.transfer().await else { return };
         self.confirmed += 1;
         let before = self.phone.person().changes().len();
         let confirm = ConfirmShown { password_hash: self.hash().await, view: shown.view };
         if page.confirm(&confirm).await.is_ok() {
+            self.page_refused = false;
             self.waits(before).await;
         }
     }
