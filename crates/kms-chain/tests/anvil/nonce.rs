@@ -17,7 +17,7 @@ use crate::refusals::{broadcast, pay, tick};
 use crate::stub::{Answer, Fate, start_proxy_by_call};
 use crate::world::{COIN, CONFIRMATIONS, World, request, stranger, wei};
 
-/// What a payment takes at most on a chain whose blocks have no place for it, and what they have.
+/// The gas limit of a payment that fits no block, and the gas limit of a block.
 const TOO_MUCH_GAS: u64 = 5_000_000;
 const BLOCK_GAS: u64 = 4_000_000;
 
