@@ -44,7 +44,7 @@ struct Known {
 
 /// Reports, once an hour while it is used, that a token expires soon.
 fn warn_of_expiry(token: &ApiToken, now: Timestamp) {
-    if token.expires_at.is_some_and(|at| at.since(now) < EXPIRES_SOON) {
+    if token.expires_at.is_some_and(|at| at > now && at.since(now) < EXPIRES_SOON) {
         tracing::warn!(
             token = token.name,
             event = "token_expires_soon",

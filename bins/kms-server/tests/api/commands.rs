@@ -103,13 +103,20 @@ async fn a_revoked_token_ends_on_every_server_within_five_seconds() {
         let ended = server.client(&env, &short).network().await.unwrap_err();
         assert_eq!(ended.code(), Some(kms_types::ErrorCode::Unauthorized), "the token has expired");
     }
-    let listed = succeeds(&env, "token list");
-    let line = |name: &str| listed.lines().find(|line| line.starts_with(name)).unwrap();
-    assert!(!line("bot\t").contains("used never"), "{listed}");
-    // A token that expires soon is an alarm, and the other one is none.
+    // The use is recorded after the answer.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let listed = succeeds(&env, "token list");
+        let line = listed.lines().find(|line| line.starts_with("bot\t")).unwrap();
+        if !line.contains("used never") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{listed}");
+    }
+    // A token that expires soon is an alarm; the other one, and the one that has expired, are none.
     let soon = new("soon", " --days 20");
     servers[0].client(&env, &soon).network().await.unwrap();
-    let (log, deadline) = (&servers[0].log, Instant::now() + Duration::from_secs(10));
+    let (log, deadline) = (&servers[0].log, Instant::now() + Duration::from_secs(30));
     while !log.lock().unwrap().contains("token_expires_soon") {
         assert!(Instant::now() < deadline, "no alarm");
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -122,8 +129,12 @@ async fn a_revoked_token_ends_on_every_server_within_five_seconds() {
     succeeds(&env, "token revoke bot");
     let revoked = Instant::now();
     for server in &servers {
-        while server.client(&env, &token).network().await.is_ok() {
-            assert!(revoked.elapsed().as_millis() < 5_500, "the revoked token still works");
+        loop {
+            let asked_after = revoked.elapsed();
+            if server.client(&env, &token).network().await.is_err() {
+                break;
+            }
+            assert!(asked_after.as_secs() < 5, "the revoked token still works");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
