@@ -69,6 +69,13 @@ async fn serve(port: u16) -> anyhow::Result<()> {
     stage.delete_keys()?;
     let files = stage.directory().to_owned();
     page.close().await;
+    // The page's worker drops what it served a moment after it is reported as stopped.
+    for _ in 0..2_000 {
+        if Arc::strong_count(&stage) == 1 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
     if let Some(stage) = Arc::into_inner(stage) {
         stage.stop().await;
     }

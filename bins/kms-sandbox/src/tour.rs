@@ -31,7 +31,7 @@ const ANNS_SECOND: &str = "seven quiet harbours at dawn";
 const ANNS_THIRD: &str = "velvet tractor ate my homework";
 const BOBS_ONLY: &str = "marmalade for the night train";
 /// How long the tour waits for an e-mail or an acknowledgement.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Plays the story.
 ///
@@ -40,7 +40,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[expect(clippy::print_stdout, reason = "the terminal is where people read it")]
 pub async fn play() -> anyhow::Result<()> {
     let started = Instant::now();
-    let options = StageOptions { chat_passwords: false, ..StageOptions::default() };
+    // Each of its steps is shown before the next one.
+    let recovery_wait = Duration::from_secs(18);
+    let options = StageOptions { chat_passwords: false, recovery_wait, ..StageOptions::default() };
     let stage = Stage::start(options).await?;
     println!("The wallet KMS, on this machine\n");
     println!("  chain   {} at {}", stage.anvil.version(), stage.anvil.url());
@@ -179,6 +181,7 @@ impl Tour {
         let code = code(&mail(&self.stage, 1).await?)?;
         page.confirm_email(&ConfirmCode { code: code.parse()? }).await?;
         hears(&mut self.ann, "notice-email-changed", &[]).await?;
+        mail(&self.stage, 2).await?;
         show(&mut self.ann);
         Ok(code)
     }

@@ -12,7 +12,7 @@ use crate::server::Sim;
 use crate::state::{BOT_ID, Change};
 
 /// How long to wait for an answer of the bot.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A user's phone with one chat open.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ impl Phone {
     /// what was heard before. Returns the message, or `None` for a notice.
     ///
     /// # Errors
-    /// When none comes within 30 seconds.
+    /// When none comes within two minutes.
     pub async fn hears(&mut self, text: &str) -> Result<Option<Message>, Unheard> {
         self.hears_matching(text, |shown| shown.contains(text)).await
     }
@@ -77,7 +77,7 @@ impl Phone {
     /// The same for a text that a predicate accepts; `expected` names it in the error.
     ///
     /// # Errors
-    /// When the bot sends no such text within 30 seconds.
+    /// When the bot sends no such text within two minutes.
     pub async fn hears_matching(
         &mut self,
         expected: &str,

@@ -101,6 +101,7 @@ impl ServerProcess {
     pub fn died(mut self) {
         let status = self.child.wait().unwrap();
         assert!(!status.success(), "the server ended without dying");
+        self.reader.take().unwrap().join().unwrap();
     }
 
     /// The answer of the operations listener to a path.

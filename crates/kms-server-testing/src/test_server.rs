@@ -31,7 +31,7 @@ pub async fn prove_name(database: &Database, user: i64, username: &str) -> anyho
 
 /// How often a condition is checked, and after how many checks a test gives up.
 const CHECK_EVERY: Duration = Duration::from_millis(50);
-const CHECKS: usize = 300;
+const CHECKS: usize = 1_200;
 
 /// A running server in this process.
 pub struct TestServer {

@@ -204,7 +204,7 @@ fn word(address: &str) -> String {
 #[expect(clippy::needless_pass_by_value, reason = "reads well with json! at the call")]
 fn send(anvil: &Anvil, transaction: Value) -> Result<Value, TestkitError> {
     let hash = anvil.rpc("eth_sendTransaction", json!([transaction]))?;
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let receipt = anvil.rpc("eth_getTransactionReceipt", json!([hash]))?;
         if receipt.get("status").and_then(Value::as_str) == Some("0x1") {

@@ -252,7 +252,7 @@ mod tests {
     fn a_kill_waits_for_children_that_exit_later() {
         let directory = Scratch::new("process").unwrap();
         let file = directory.path().join("child");
-        let script = "sleep 0.3 & echo $! > new; mv new child; wait".to_owned();
+        let script = "sleep 3 & echo $! > new; mv new child; wait".to_owned();
         let command = vec!["sh".to_owned(), "-c".to_owned(), script];
         let spec = Spec { program: "sh", command, stop: "KILL", directory };
         let mut process = Process::start(spec).unwrap();

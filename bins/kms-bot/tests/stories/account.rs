@@ -53,7 +53,7 @@ fn waiting(seconds: u64) -> StageOptions {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forgotten_password_is_recovered_at_the_same_address() {
-    let mut world = World::with_wallets(waiting(4)).await;
+    let mut world = World::with_wallets(waiting(12)).await;
     let address = world.account(&world.ann).await.address;
     let ann = &mut world.ann;
     ann.says("/recover");
@@ -82,7 +82,7 @@ async fn a_forgotten_password_is_recovered_at_the_same_address() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_owner_cancels_a_recovery_that_someone_else_requested() {
-    let mut world = World::with_wallets(StageOptions::default()).await;
+    let mut world = World::with_wallets(waiting(120)).await;
     let ann = &mut world.ann;
     ann.says("/recover");
     ann.bot("recover-ask").await;
@@ -158,6 +158,7 @@ async fn an_e_mail_address_shortens_the_wait() {
     let right = code(&mail(&world.stage, 1).await);
     ann.says(&right);
     ann.bot("contact-changed").await;
+    mail(&world.stage, 2).await;
     ann.says("/recover");
     ann.bot("recover-ask").await;
     ann.press("recover-start-button");
@@ -216,7 +217,7 @@ async fn an_e_mail_address_is_removed_with_one_answer() {
 
 /// The e-mail to Ann with this number, counted from one.
 pub(crate) async fn mail(stage: &Stage, count: usize) -> Mail {
-    for _ in 0..300 {
+    for _ in 0..1_200 {
         if let Some(mail) = stage.mailbox.mails_to("ann@example.org").get(count - 1) {
             return mail.clone();
         }

@@ -69,7 +69,7 @@ async fn ten_thousand_payments_of_dust_delay_neither_answers_nor_other_notices()
     report("dust: another user's deposit is reported after", paid, 5);
     world.export(&world.ann, ANNS).await;
     world.ann.bot("notice-key-exported").await;
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_secs(180);
     loop {
         let chat = world.ann.person().chat();
         let reported: usize = chat.iter().map(|message| count(&message.text)).sum();

@@ -39,7 +39,9 @@ async fn a_wallet_is_frozen_at_once_and_unfrozen_after_the_wait() {
 /// Another person knows the password.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_owner_keeps_the_wallet_frozen() {
-    let mut world = World::with_wallets(StageOptions::default()).await;
+    let recovery_wait = Duration::from_secs(120);
+    let options = StageOptions { recovery_wait, ..StageOptions::default() };
+    let mut world = World::with_wallets(options).await;
     let ann = &mut world.ann;
     ann.says("/freeze");
     ann.bot("freeze-ask").await;

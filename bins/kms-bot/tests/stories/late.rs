@@ -21,7 +21,7 @@ fn shown(phone: &bot_api_sim::Phone, id: &str) -> usize {
 /// Waits until the last message of the bot shows this and no other shows work in progress.
 async fn settles(world: &World, id: &str) {
     let working = ["start-creating", "send-looking-up", "send-sending", "still-working"];
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     let settled = || {
         let last = world.ann.last_of_bot().is_some_and(|last| texts::is(id, &last.text));
         last && working.iter().all(|id| shown(&world.ann, id) == 0)
@@ -38,7 +38,7 @@ async fn a_message_that_arrives_after_a_kill_does_not_stay_at_work_in_progress()
     let bot = BotProcess::start(&world.stage);
     world.ann.says("/start");
     world.ann.bot("start-welcome").await;
-    world.stage.sim.break_next("SendMessage", Fault::Slow(LATE));
+    world.stage.sim.break_next("SendMessage", Fault::Slow(2 * LATE));
     world.ann.says(ANNS);
     world.faults_happen().await;
     bot.kill();
@@ -54,7 +54,7 @@ async fn an_edit_that_is_made_after_a_kill_does_not_stay_at_work_in_progress() {
     let bot = BotProcess::start(&world.stage);
     world.onboard().await;
     world.ann.confirms("/send @bob 0.5").await;
-    world.stage.sim.break_next("EditMessageText", Fault::Slow(LATE));
+    world.stage.sim.break_next("EditMessageText", Fault::Slow(2 * LATE));
     world.ann.says(ANNS);
     world.faults_happen().await;
     bot.kill();

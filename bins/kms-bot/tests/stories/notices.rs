@@ -20,13 +20,13 @@ async fn unacknowledged(world: &World, stream: EventStream) -> usize {
 async fn a_security_notice_comes_before_payments_that_were_earlier() {
     let mut world = World::with_wallets(StageOptions::default()).await;
     let ann = world.account(&world.ann).await.address;
-    world.stage.sim.break_next("SendMessage", Fault::TooManyRequests(8));
+    world.stage.sim.break_next("SendMessage", Fault::TooManyRequests(20));
     world.ann.says("/help");
     world.faults_happen().await;
     for _ in 0..5 {
         world.stage.faucet(ann, coins("1")).await.unwrap();
     }
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while unacknowledged(&world, EventStream::Payments).await < 5 {
         assert!(Instant::now() < deadline, "the payments were reported before the export");
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -1,7 +1,5 @@
 //! The server, the chain or Telegram is down: the bot reports it to the user, and nothing is lost.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bot_api_sim::Fault;
@@ -77,21 +75,10 @@ async fn while_the_chain_is_down_nothing_is_signed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rate_limit_of_telegram_is_waited_out() {
     let mut world = World::with_wallets(StageOptions::default()).await;
-    let (typing, mut is_limited) = (Arc::new(AtomicUsize::new(0)), false);
-    let shown = Arc::clone(&typing);
-    world.stage.sim.decide(move |method| match method {
-        "SendChatAction" => {
-            shown.fetch_add(1, Ordering::Relaxed);
-            None
-        }
-        "SendMessage" if !std::mem::replace(&mut is_limited, true) => {
-            Some(Fault::TooManyRequests(2))
-        }
-        _ => None,
-    });
+    world.stage.sim.break_next("SendMessage", Fault::TooManyRequests(2));
     world.ann.says("/balance");
     world.ann.bot_with("balance-coin", &["10 ETH"]).await;
-    assert_eq!(typing.load(Ordering::Relaxed), 0);
+    assert_eq!(world.stage.sim.ignored_waits(), [""; 0]);
     world.end().await;
 }
 

@@ -51,7 +51,11 @@ pub(crate) async fn confirms(stage: &Stage, phone: &Phone) {
 
 /// Both have wallets, made on the page, and Ann has ten coins.
 async fn onboarded() -> World {
-    let mut world = world().await;
+    onboarded_with(StageOptions::default()).await
+}
+
+async fn onboarded_with(options: StageOptions) -> World {
+    let mut world = World::with(StageOptions { chat_passwords: false, ..options }).await;
     for (phone, password) in [(&mut world.ann, ANNS), (&mut world.bob, BOBS)] {
         phone.says("/start");
         phone.bot("start-welcome-on-page").await;
@@ -217,7 +221,10 @@ async fn the_chat_sends_every_secret_act_to_the_page_and_shows_its_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_is_added_and_a_wallet_recovered_on_the_page() {
-    let mut world = onboarded().await;
+    // Nine seconds with a code.
+    let recovery_wait = Duration::from_secs(27);
+    let options = StageOptions { recovery_wait, ..StageOptions::default() };
+    let mut world = onboarded_with(options).await;
     world.ann.says("/contact");
     world.ann.bot("contact-none").await;
     world.ann.press("contact-add-button");

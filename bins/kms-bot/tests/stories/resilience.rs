@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bot_api_sim::{Attachment, Fault};
 use kms_sandbox::StageOptions;
+use kms_types::wire::{Transfer, TransferState};
 use kms_types::{EventStream, Wei};
 use serde_json::json;
 
@@ -20,7 +21,7 @@ async fn world() -> World {
 async fn acknowledged(world: &World) {
     for stream in [EventStream::Security, EventStream::Payments] {
         let client = &world.stage.client;
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while !client.events(stream, None, None, Duration::ZERO).await.unwrap().events.is_empty() {
             assert!(Instant::now() < deadline, "events are not acknowledged");
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -55,6 +56,12 @@ async fn a_user_who_comes_back_is_told_once_what_happened_meanwhile() {
     world.bob.person().blocks();
     world.export(&world.bob, BOBS).await;
     world.pay(&world.ann, "@bob", "0.5").await;
+    let mined = |transfers: &[Transfer]| {
+        matches!(transfers[0].state, TransferState::Mined | TransferState::Final)
+    };
+    while !mined(&world.transfers(&world.ann).await) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     acknowledged(&world).await;
     // The first attempt to report it fails.
     world.stage.sim.break_next("SendMessage", Fault::TooManyRequests(9));
@@ -284,7 +291,7 @@ async fn a_payment_whose_screen_was_deleted_is_confirmed_once_after_a_kill_too()
     let confirmed = world.ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
     let file = world.stage.directory().join("kms-bot.state");
     let remembered = format!("\"message\":{},\"state\":\"mined\"", confirmed.id);
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !std::fs::read_to_string(&file).unwrap().contains(&remembered) {
         assert!(Instant::now() < deadline, "the new message is not remembered");
         tokio::time::sleep(Duration::from_millis(2)).await;
@@ -437,7 +444,7 @@ async fn no_screen_stays_at_work_in_progress_after_a_kill() {
         (method == "EditMessageText").then_some(Fault::Slow(Duration::from_secs(5)))
     });
     world.ann.says(ANNS);
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while world.stage.sim.stored().contains(ANNS) {
         assert!(Instant::now() < deadline, "the password is still there");
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use bot_api_sim::{Fault, Phone};
+use bot_api_sim::{Change, Fault, Phone};
 use kms_sandbox::StageOptions;
 
 use crate::texts;
@@ -23,9 +23,23 @@ fn shown(phone: &Phone, id: &str) -> usize {
 
 /// Waits until so many messages in a user's chat show this.
 async fn shows(phone: &Phone, id: &str, count: usize) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while shown(phone, id) != count {
         assert!(Instant::now() < deadline, "{count} times {id}\n{}", phone.transcript());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn deleted(phone: &Phone) -> usize {
+    let changes = phone.person().changes();
+    changes.iter().filter(|change| matches!(change, Change::Deleted { .. })).count()
+}
+
+/// Waits until a message is deleted in a user's chat.
+async fn deletes(phone: &Phone, before: usize) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while deleted(phone) == before {
+        assert!(Instant::now() < deadline, "{}", phone.transcript());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -34,11 +48,13 @@ async fn shows(phone: &Phone, id: &str, count: usize) {
 async fn a_late_edit_does_not_take_the_place_of_a_newer_one() {
     let mut world = world().await;
     world.ann.confirms("/send @bob 0.5").await;
-    world.stage.sim.break_next("EditMessageText", SLOW);
+    // Not the first edit, but the one after it: the block comes while that one is late.
+    let chat = world.ann.person().id();
+    world.stage.sim.break_later(Some(chat), "EditMessageText", SLOW, 1);
     world.ann.says(ANNS);
     let paid = world.ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
-    // The first edit is made now.
-    world.ann.bot("send-sending").await;
+    // That edit is made now.
+    world.ann.bot("transfer-waits-for-network").await;
     let again = world.ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
     assert_eq!(again.id, paid.id);
     world.stage.stop().await;
@@ -51,22 +67,31 @@ async fn a_late_edit_brings_no_button_back() {
     world.ann.says("/send @bob 0.5");
     world.stage.sim.break_next("EditMessageText", SLOW);
     world.ann.bot("send-quote").await;
+    let is_made = Instant::now() + Duration::from_secs(8);
     world.ann.press("send-cancel-button");
     world.ann.bot("transfer-cancelled").await;
-    world.ann.bot("send-quote").await;
-    let over = world.ann.bot("transfer-cancelled").await;
-    assert!(over.keyboard.is_empty());
+    tokio::time::sleep_until(is_made.into()).await;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let last = world.ann.last_of_bot().unwrap();
+        if texts::is("transfer-cancelled", &last.text) && last.keyboard.is_empty() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{}", world.ann.transcript());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     world.stage.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_is_sent_late_does_not_stay_beside_its_repetition() {
     let mut world = world().await;
+    let before = deleted(&world.ann);
     world.stage.sim.break_next("SendMessage", SLOW);
     world.ann.says("/send @bob 0.5");
     world.ann.bot("send-quote").await;
-    // The first message is sent now.
-    world.ann.bot("send-looking-up").await;
+    // The first message is sent, and then deleted.
+    deletes(&world.ann, before).await;
     shows(&world.ann, "send-looking-up", 0).await;
     assert_eq!(shown(&world.ann, "send-quote"), 1, "{}", world.ann.transcript());
     world.stage.stop().await;
@@ -76,13 +101,14 @@ async fn a_message_that_is_sent_late_does_not_stay_beside_its_repetition() {
 async fn a_notice_that_is_sent_late_is_shown_once() {
     let mut world = world().await;
     let ann = world.account(&world.ann).await.address;
+    let before = deleted(&world.ann);
     world.stage.sim.break_next("SendMessage", SLOW);
     world.stage.faucet(ann, coins("2")).await.unwrap();
     world.ann.bot_with("notice-received", &["2 ETH"]).await;
     // What is sent meanwhile stays.
     world.ann.says("/balance");
     world.ann.bot_with("balance-coin", &["12 ETH"]).await;
-    shows(&world.ann, "notice-received", 3).await;
+    deletes(&world.ann, before).await;
     shows(&world.ann, "notice-received", 2).await;
     assert_eq!(shown(&world.ann, "balance-coin"), 1, "{}", world.ann.transcript());
     world.stage.stop().await;

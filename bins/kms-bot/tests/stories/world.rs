@@ -144,13 +144,14 @@ impl World {
                 watch.changed().await.unwrap();
             }
         };
-        tokio::time::timeout(Duration::from_secs(30), answered).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(120), answered).await.unwrap();
     }
 
     /// Waits until Telegram stores a secret nowhere: neither in a chat nor in an update that the
     /// bot has not acknowledged.
     pub(crate) async fn forgets(&self, secret: &str) {
-        for _ in 0..250 {
+        // A handler that waits for a server that hangs holds its update for many seconds.
+        for _ in 0..3_000 {
             if !self.stage.sim.stored().to_lowercase().contains(&secret.to_lowercase()) {
                 return;
             }

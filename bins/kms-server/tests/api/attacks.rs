@@ -197,7 +197,7 @@ async fn values_exchanged_between_accounts_open_no_wallet() {
         }
         exchange(env, "accounts", column, "id", [&one, &other]);
         // One alarm each, though it may be written after the answer.
-        for _ in 0..100 {
+        for _ in 0..1_500 {
             if attack.alarms().await >= before + 2 {
                 break;
             }
@@ -338,7 +338,9 @@ async fn two_servers_check_five_of_two_hundred_password_guesses() {
     let answers = futures::future::join_all(guesses).await;
     let count = |code| answers.iter().filter(|answer| **answer == Some(code)).count();
     assert_eq!(count(ErrorCode::WrongPassword), 5, "{answers:?}");
-    assert_eq!(count(ErrorCode::PasswordLocked), 195, "{answers:?}");
+    // Who waited for too long was refused as well.
+    let refused = count(ErrorCode::PasswordLocked) + count(ErrorCode::Busy);
+    assert_eq!(refused, 195, "{answers:?}");
     let rows = database.audit_after(0, 10_000).await.unwrap();
     let tried =
         |row: &&kms_store::AuditRow| row.action == "change_password" && row.phase == "intent";
@@ -395,12 +397,13 @@ async fn a_flood_of_forged_tokens_causes_a_few_queries() {
                    where relname = 'api_tokens'";
         test.env.sql(sql).unwrap().parse::<u64>().unwrap()
     };
+    let http = test.raw();
     let (before, started) = (scans(), std::time::Instant::now());
     let mut refused = 0;
     for _ in 0..20 {
         let forged = (0..50).map(|_| {
             let token = kms_core::PlainToken::generate();
-            test.raw().get(test.url("/v1/network")).bearer_auth(token.expose()).send()
+            http.get(test.url("/v1/network")).bearer_auth(token.expose()).send()
         });
         let answers = futures::future::join_all(forged).await;
         refused +=

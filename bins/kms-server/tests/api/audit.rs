@@ -328,7 +328,7 @@ async fn refused_tokens_and_rows_that_failed_their_check_are_recorded() {
         rows.map(|row| (row.phase, row.outcome.unwrap())).collect::<Vec<_>>()
     };
     // The alarm of a row is written in the background.
-    for _ in 0..100 {
+    for _ in 0..1_500 {
         if found().await.len() == 3 {
             break;
         }

@@ -164,15 +164,20 @@ async fn one_of_two_servers_is_wrong(ahead: &str) {
     // No wait is over for the server that is ahead, and none is longer for the one that is behind.
     let body = || CompleteRecovery { new_password_hash: hash("new") };
     let frozen = AccountState::FrozenByOwner;
-    while began.elapsed() < Duration::from_secs(5) {
-        assert_eq!(failed(other.complete_recovery(telegram(2), id, &body()).await), PAUSED);
+    loop {
+        let completed = failed(other.complete_recovery(telegram(2), id, &body()).await);
         let open = client.recovery(telegram(2)).await.unwrap().unwrap();
+        let carl = client.account(telegram(3)).await.unwrap().unwrap();
+        if began.elapsed() > Duration::from_secs(5) {
+            break;
+        }
+        assert_eq!(completed, PAUSED, "{ahead}");
         assert_eq!(open.state, RecoveryState::Waiting, "{ahead}");
-        assert_eq!(client.account(telegram(3)).await.unwrap().unwrap().state, frozen, "{ahead}");
+        assert_eq!(carl.state, frozen, "{ahead}");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     while client.account(telegram(3)).await.unwrap().unwrap().state == frozen {
-        assert!(began.elapsed() < Duration::from_secs(30), "{ahead}");
+        assert!(began.elapsed() < Duration::from_secs(90), "{ahead}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     client.complete_recovery(telegram(2), id, &body()).await.unwrap();
@@ -180,7 +185,7 @@ async fn one_of_two_servers_is_wrong(ahead: &str) {
     // What protects an owner is done by either, and nothing is scheduled for another time.
     assert_eq!(other.freeze(telegram(3)).await.unwrap().state, frozen);
     let state = |client: Client| async move { client.transfer(quoted.id).await.unwrap().unwrap() };
-    for _ in 0..300 {
+    for _ in 0..1_200 {
         if state(client.clone()).await.state == TransferState::Mined {
             break;
         }

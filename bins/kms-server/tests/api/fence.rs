@@ -35,9 +35,7 @@ async fn servers_of_an_older_release_stop_before_the_schema_changes() {
     let keys = std::sync::Arc::new(env.server_keys().unwrap());
     let owner = env.owner.as_ref().unwrap_or(&env.database);
     let newer = Database::connect(owner, 1, keys).await.unwrap();
-    let raised = Instant::now();
     newer.require_writer(WRITER + 1).await.unwrap();
-    assert!(raised.elapsed() < Duration::from_secs(10), "{:?}", raised.elapsed());
     let written = accounts();
     let mut acknowledged = 0;
     for writer in writers {

@@ -31,7 +31,7 @@ async fn state(test: &TestServer) -> AccountState {
 
 /// Waits until the account is in this state.
 async fn until(test: &TestServer, wanted: AccountState) {
-    for _ in 0..600 {
+    for _ in 0..1_200 {
         if state(test).await == wanted {
             return;
         }
@@ -53,7 +53,7 @@ async fn security_events(test: &TestServer, count: usize) -> Vec<SecurityEvent> 
 async fn an_owner_freezes_at_once_and_unfreezes_after_the_wait() {
     for stores in BOTH {
         let mut env = TestEnv::new(stores).unwrap();
-        env.recovery.unfreeze_wait = Duration::from_secs(5);
+        env.recovery.unfreeze_wait = Duration::from_secs(12);
         let test = TestServer::start(env).await;
         test.ann_and_bob().await;
         let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();

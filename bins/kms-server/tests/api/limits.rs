@@ -82,7 +82,7 @@ async fn the_limit_is_lower_for_some_time_after_a_recovery() {
     let mut env = TestEnv::new(Stores::Embedded).unwrap();
     env.limits.spend_a_day.insert("eth".to_owned(), "1".parse().unwrap());
     env.limits.spend_a_day_after_recovery.insert("eth".to_owned(), "0.1".parse().unwrap());
-    env.recovery.hold = Duration::from_secs(3);
+    env.recovery.hold = Duration::from_secs(15);
     let test = TestServer::start(env).await;
     test.ann_and_bob().await;
     recover(&test.client, 1, "new").await.unwrap();
@@ -91,10 +91,10 @@ async fn the_limit_is_lower_for_some_time_after_a_recovery() {
     let refused = problem(test.client.quote(&quote(1, "@bob", "0.2")).await);
     let reached = refused.limit.unwrap();
     assert_eq!((reached.limit, reached.left), (units(COIN / 10), units(COIN / 10)));
-    assert!(refused.retry_after.unwrap() <= 3);
+    assert!(refused.retry_after.unwrap() <= 15);
     let bobs = test.client.limits(telegram(2)).await.unwrap().limits;
     assert_eq!(bobs[0].limit, Some(units(COIN)));
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    tokio::time::sleep(Duration::from_secs(15)).await;
     let quoted = test.client.quote(&quote(1, "@bob", "0.2")).await.unwrap();
     test.client.confirm(quoted.id, &confirm(&quoted, "new")).await.unwrap();
 }
@@ -168,8 +168,8 @@ async fn quotes_are_limited_per_day_too() {
 /// Rate limits are shared by all servers, and survive a restart.
 async fn quotes_and_onboardings_are_limited(stores: Stores) {
     let mut env = TestEnv::new(stores).unwrap();
-    env.limits.quotes = "3/minute".parse().unwrap();
-    env.limits.onboardings = "3/minute".parse().unwrap();
+    env.limits.quotes = "3/hour".parse().unwrap();
+    env.limits.onboardings = "3/hour".parse().unwrap();
     let settings = env.settings().unwrap();
     let test = TestServer::start(env).await;
     test.ann_and_bob().await;
@@ -190,7 +190,7 @@ async fn quotes_and_onboardings_are_limited(stores: Stores) {
     for client in [&test.client, &elsewhere] {
         let refused = problem(client.quote(&quote(1, "@bob", "0.1")).await);
         assert_eq!((refused.code, refused.status), (ErrorCode::RateLimited, 429));
-        assert!((1..=20).contains(&refused.retry_after.unwrap()), "{:?}", refused.retry_after);
+        assert!((1..=1_200).contains(&refused.retry_after.unwrap()), "{:?}", refused.retry_after);
     }
     elsewhere.create_account(&create(3, "carl", "c")).await.unwrap();
     let refused = problem(test.client.create_account(&create(4, "dora", "d")).await);
@@ -217,7 +217,7 @@ async fn quotes_and_onboardings_are_limited_on_servers() {
 #[actix_web::test]
 async fn reads_of_one_account_do_not_limit_another() {
     let mut env = TestEnv::new(Stores::Embedded).unwrap();
-    env.limits.account_reads = "5/second".parse().unwrap();
+    env.limits.account_reads = "5/minute".parse().unwrap();
     let test = TestServer::start(env).await;
     test.ann_and_bob().await;
     let mut refused = 0;

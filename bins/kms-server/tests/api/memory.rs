@@ -89,11 +89,17 @@ async fn keys_are_wiped_from_memory_after_each_request() {
         secrets.push(("the private key".to_owned(), key));
     };
     let search = |after: &str, secrets: &[(String, [u8; 32])]| {
-        let memory = writable_memory(server.0.id()).unwrap();
-        // The pepper is in memory as long as the server runs, so a search that misses it is broken.
-        assert_ne!(count(&memory, &[0xa1; 32])[0], 0, "the search does not find the pepper");
-        for (name, secret) in secrets {
-            assert_eq!(count(&memory, secret), [0; 3], "{name} is in memory after {after}");
+        // A thread may still prepare the repair of a copy that took long to check.
+        let begun = std::time::Instant::now();
+        loop {
+            let memory = writable_memory(server.0.id()).unwrap();
+            // The pepper is in memory as long as the server runs, so a search that misses it is
+            // broken.
+            assert_ne!(count(&memory, &[0xa1; 32])[0], 0, "the search does not find the pepper");
+            let mut left = secrets.iter().filter(|(_, secret)| count(&memory, secret) != [0; 3]);
+            let Some((name, _)) = left.next() else { return };
+            assert!(begun.elapsed().as_secs() < 20, "{name} is in memory after {after}");
+            std::thread::sleep(std::time::Duration::from_millis(200));
         }
     };
 

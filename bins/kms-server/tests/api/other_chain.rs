@@ -20,7 +20,7 @@ async fn pay(test: &TestServer) -> Transfer {
 /// Waits until the server counts so many transfers of a chain that a node accepted.
 async fn until_counted(test: &TestServer, chain_id: u64, count: u32) {
     let number = format!("kms_transfers{{chain=\"{chain_id}\",state=\"broadcast\"}} {count}\n");
-    for _ in 0..400 {
+    for _ in 0..1_200 {
         if test.ops("/metrics").await.text().await.unwrap().contains(&number) {
             return;
         }

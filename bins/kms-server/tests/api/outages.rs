@@ -38,7 +38,7 @@ async fn without_mongodb_no_account_is_created_but_sends_still_work() {
         let refused = test.client.quote(&quote(1, "@bob", "1")).await.err();
         refused.and_then(|error| error.code()) == Some(ErrorCode::PaymentsPaused)
     };
-    for _ in 0..400 {
+    for _ in 0..1_200 {
         if paused().await {
             break;
         }

@@ -173,7 +173,7 @@ async fn a_peer_has_a_limited_number_of_connections() {
     assert_eq!(statuses, [200, 200, 200, 429]);
     drop(clients);
     let again = async || test.raw().get(test.page_url("/")).send().await.unwrap().status();
-    for _ in 0..100 {
+    for _ in 0..600 {
         if again().await == StatusCode::OK {
             return;
         }

@@ -36,7 +36,7 @@ async fn an_account_leaves_the_page_after_a_wait_that_the_chat_cancels(world: Wo
 
     page.leave_page(&body("ann's")).await.unwrap();
     let left = async || !chat.account(telegram(1)).await.unwrap().unwrap().page_only;
-    for _ in 0..600 {
+    for _ in 0..1_200 {
         if left().await {
             break;
         }

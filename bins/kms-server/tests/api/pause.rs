@@ -10,7 +10,7 @@ use kms_types::{ErrorCode, RecoveryId};
 
 use crate::recoveries::{complete, failed, request};
 
-const WAIT: Duration = Duration::from_secs(8);
+const WAIT: Duration = Duration::from_secs(15);
 
 async fn is_frozen(test: &TestServer, id: i64) -> bool {
     let account = test.client.account(telegram(id)).await.unwrap().unwrap();
@@ -54,7 +54,7 @@ async fn waits_do_not_end_in_a_pause_and_go_on_after_it() {
     let recovered = began.elapsed();
     assert!(recovered >= WAIT + paused, "{recovered:?}");
     while is_frozen(&test, 2).await {
-        assert!(began.elapsed() < Duration::from_secs(60), "still frozen");
+        assert!(began.elapsed() < Duration::from_secs(180), "still frozen");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }

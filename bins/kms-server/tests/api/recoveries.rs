@@ -45,7 +45,7 @@ pub(crate) async fn mails(mailbox: &Mailbox, count: usize) -> Vec<Mail> {
 }
 
 pub(crate) async fn mails_to(mailbox: &Mailbox, address: &str, count: usize) -> Vec<Mail> {
-    for _ in 0..300 {
+    for _ in 0..1_200 {
         let mails = mailbox.mails_to(address);
         if mails.len() >= count {
             assert_eq!(mails.len(), count, "{mails:#?}");
@@ -141,7 +141,8 @@ async fn a_raised_limit_is_notified_by_e_mail() {
 #[actix_web::test]
 async fn a_code_shortens_the_wait_and_every_step_is_notified() {
     for stores in BOTH {
-        let (env, mailbox) = with_mail(stores);
+        let (mut env, mailbox) = with_mail(stores);
+        env.recovery.wait_with_code = Duration::from_secs(10);
         let test = TestServer::start(env).await;
         ann_with_email(&test, &mailbox).await;
         let asked = request(&test).await.unwrap();
@@ -161,7 +162,7 @@ async fn a_code_shortens_the_wait_and_every_step_is_notified() {
         let early = complete(&test, asked.id).await.unwrap_err();
         assert_eq!(early.code(), Some(ErrorCode::RecoveryNotReady));
         let ClientError::Problem(problem) = early else { panic!("{early}") };
-        assert_eq!((problem.status, problem.retry_after), (409, Some(1)));
+        assert!(problem.status == 409 && problem.retry_after.unwrap() <= 10, "{problem:?}");
         // The owner is notified when the recovery is ready.
         assert_eq!(kind(&mails(&mailbox, 5).await[4]), "recovery-ready");
         complete(&test, asked.id).await.unwrap();
@@ -442,9 +443,8 @@ async fn a_stop_does_not_wait_for_every_e_mail() {
     mailbox.set_delay(Duration::from_secs(2));
     mailbox.set_down(false);
     mails(&mailbox, 3).await;
-    test.server.stop_within(Duration::from_secs(6)).await.unwrap();
-    let sent = mailbox.mails_to(ADDRESS).len();
-    assert!(sent < 7, "{sent}");
+    test.server.stop_within(Duration::from_secs(9)).await.unwrap();
+    assert!(mailbox.mails_to(ADDRESS).len() < 7);
     let lease = test.database.acquire_lease("mail", "another server", Duration::from_secs(60));
     assert!(lease.await.unwrap(), "the lease is released");
 }
@@ -521,7 +521,7 @@ async fn a_code_does_not_wait_for_the_reports_of_others() {
     let asked = Instant::now();
     request(&test).await.unwrap();
     let sent = mails(&mailbox, 3).await;
-    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    assert!(asked.elapsed().as_secs() < 20, "her reports would take half a minute");
     assert_eq!(code(&sent[2]).code.expose().len(), 8);
     // Later reports replace earlier ones that were not sent yet.
     let reports = mailbox.mails_to(eves).len() - 2;
@@ -565,11 +565,11 @@ async fn reports_are_limited_and_codes_are_not() {
 async fn a_changed_address_leaves_the_one_before_its_code_and_its_veto() {
     for removes in [false, true] {
         let (mut env, mailbox) = with_mail(Stores::Embedded);
-        env.recovery.email_trusted_after = Duration::from_secs(4);
+        env.recovery.email_trusted_after = Duration::from_secs(8);
         let long = env.recovery.wait_without_code;
         let test = TestServer::start(env).await;
         ann_with_email(&test, &mailbox).await;
-        tokio::time::sleep(Duration::from_secs(4)).await;
+        tokio::time::sleep(Duration::from_secs(8)).await;
         let eve = "eve@example.org";
         let email = (!removes).then(|| eve.parse().unwrap());
         let change = ChangeEmail { email, ..new_email("forgotten") };

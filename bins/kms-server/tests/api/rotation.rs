@@ -34,7 +34,7 @@ fn variable(name: &str, value: impl std::fmt::Display) -> (String, String) {
 
 /// Waits until a request succeeds.
 async fn until(what: &str, is_true: impl AsyncFn() -> bool) {
-    for _ in 0..400 {
+    for _ in 0..1_200 {
         if is_true().await {
             return;
         }

@@ -101,7 +101,7 @@ async fn every_password_works_and_repairs_after_the_kms_key_was_lost() {
     assert!(!left.contains(&open.id.to_string()), "{left}");
     // Each is repaired after its answer.
     let is_whole = || kms_server(&test.env, "keys verify --decrypt").status().unwrap().success();
-    for _ in 0..100 {
+    for _ in 0..600 {
         if is_whole() {
             break;
         }

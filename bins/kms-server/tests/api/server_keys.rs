@@ -231,9 +231,11 @@ impl World {
     async fn pending_transfer_arrives(&self) {
         self.env.anvil.rpc("anvil_dropAllTransactions", json!([])).unwrap();
         self.env.anvil.rpc("evm_setAutomine", json!([true])).unwrap();
+        // It is checked more and more rarely.
+        self.env.sql("update transfer_checks set next_at = 0").unwrap();
         let server = ServerProcess::start(&self.env, None, "info");
         let client = server.client(&self.env, &self.token);
-        for _ in 0..600 {
+        for _ in 0..1_200 {
             let transfer = client.transfer(self.transfer).await.unwrap().unwrap();
             if matches!(transfer.state, TransferState::Mined | TransferState::Final) {
                 return;

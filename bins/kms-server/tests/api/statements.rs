@@ -49,7 +49,9 @@ impl Instrumentation for Recorder {
                 if ends || self.unit[0] != "begin" {
                     let unit = std::mem::take(&mut self.unit);
                     let mut recorded = RECORDED.lock().unwrap_or_else(PoisonError::into_inner);
-                    let is_recorded = !recorded.0.is_empty() && self.url.contains(&recorded.0);
+                    let path = self.url.split('?').next().unwrap_or_default();
+                    let is_recorded =
+                        !recorded.0.is_empty() && path.ends_with(&format!("/{}", recorded.0));
                     if is_recorded {
                         recorded.1.push(unit);
                     }
@@ -76,20 +78,28 @@ fn cost(units: &[Unit]) -> Cost {
     Cost { statements, commits: writing.len() - unsynced, unsynced }
 }
 
-/// What `work` costs, less what is also issued while nothing is asked.
-async fn cost_of(idle: &BTreeSet<String>, name: &str, limit: Cost, work: impl Future) {
-    taken();
-    work.await;
-    let mut units = taken();
-    // A token is read once in some seconds, not for each request.
-    units.retain(|unit| !unit.iter().any(|it| idle.contains(it) || it.contains("api_tokens")));
-    let found = cost(&units);
-    println!("{name}: {found:?}");
-    let listed: Vec<_> = units.iter().map(|unit| unit.join("\n    ")).collect();
-    let within = found.statements <= limit.statements
-        && found.commits <= limit.commits
-        && found.unsynced <= limit.unsynced;
-    assert!(within, "{name}: {found:?}, at most {limit:?}:\n{}", listed.join("\n"));
+/// What `work` costs, less what is also issued while nothing is asked. What a worker does meanwhile
+/// only adds to it, so a second look decides.
+async fn cost_of(idle: &BTreeSet<String>, name: &str, limit: Cost, work: impl AsyncFn(i64)) {
+    let mut seen = Vec::new();
+    for attempt in 0..5 {
+        taken();
+        work(attempt).await;
+        let mut units = taken();
+        // A token is read once in some seconds, not for each request.
+        units.retain(|unit| !unit.iter().any(|it| idle.contains(it) || it.contains("api_tokens")));
+        let found = cost(&units);
+        println!("{name}: {found:?}");
+        let within = found.statements <= limit.statements
+            && found.commits <= limit.commits
+            && found.unsynced <= limit.unsynced;
+        if within {
+            return;
+        }
+        let listed: Vec<_> = units.iter().map(|unit| unit.join("\n    ")).collect();
+        seen.push(format!("{found:?}:\n{}", listed.join("\n")));
+    }
+    panic!("{name}: at most {limit:?}, but\n{}", seen.join("\n\n"));
 }
 
 #[actix_web::test]
@@ -107,7 +117,7 @@ async fn a_wallet_and_a_payment_cost_few_statements_and_commits() {
     test.until(sent.id, TransferState::Mined).await;
 
     RECORDED.lock().unwrap().0 = database;
-    tokio::time::sleep(Duration::from_secs(11)).await;
+    tokio::time::sleep(Duration::from_secs(16)).await;
     let of_requests = ["\"accounts\"", "password_attempts", "\"audit\""];
     let idle: BTreeSet<String> = taken()
         .into_iter()
@@ -117,8 +127,12 @@ async fn a_wallet_and_a_payment_cost_few_statements_and_commits() {
         .collect();
     assert!(!idle.is_empty(), "nothing was recorded");
 
-    cost_of(&idle, "onboarding", ONBOARDING, test.onboard(3, "carol", "carol's password")).await;
-    let send = async {
+    let onboarding = async |attempt| {
+        let name = format!("carol{attempt}");
+        test.onboard(3 + attempt, &name, "carol's password").await;
+    };
+    cost_of(&idle, "onboarding", ONBOARDING, onboarding).await;
+    let send = async |_| {
         let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
         let sent = test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await;
         assert_eq!(sent.unwrap().to.account, Some(bob.id));

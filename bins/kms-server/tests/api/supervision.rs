@@ -21,7 +21,7 @@ impl Ended {
         let errors: Vec<_> = self.log.iter().filter(|(_, line)| line["level"] == "ERROR").collect();
         assert_eq!(errors.len(), 1, "{errors:?}");
         let (logged, error) = errors[0];
-        assert!(self.at.duration_since(*logged) < Duration::from_secs(2));
+        assert!(self.at.duration_since(*logged) < Duration::from_secs(5));
         assert_eq!(self.status.code(), Some(1), "{error}");
         error
     }
@@ -84,13 +84,13 @@ async fn a_worker_or_http_server_that_ends_ends_the_process_with_one_line_that_n
 async fn a_stop_that_exceeds_its_deadline_names_what_is_still_running() {
     let env = TestEnv::new(Stores::Embedded).unwrap();
     env.migrate().await.unwrap();
-    let ended = serve(&env, "worker-hangs:check_wallets", "1", true);
+    let ended = serve(&env, "worker-hangs:check_wallets", "10", true);
     let error = ended.error();
     assert_eq!(error["event"], "stop_timeout");
     assert_eq!(error["workers"], "check_wallets");
     let stopping = ended.log.iter().find(|(_, line)| line["event"] == "stopping").unwrap().0;
     let took = ended.at.duration_since(stopping);
-    assert!(took > Duration::from_millis(900) && took < Duration::from_secs(3), "{took:?}");
+    assert!(took > Duration::from_secs(9) && took < Duration::from_secs(24), "{took:?}");
 }
 
 #[actix_web::test]

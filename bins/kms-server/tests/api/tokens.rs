@@ -135,7 +135,7 @@ async fn external_token_deposits_are_notified() {
     let bob = test.client.account(telegram(2)).await.unwrap().unwrap();
     // The follower begins at a finalized block.
     test.env.anvil.rpc("anvil_mine", json!(["0x3"])).unwrap();
-    for _ in 0..300 {
+    for _ in 0..1_200 {
         let chain = test.env.anvil.chain_id();
         use kms_chain::follower::DepositStore;
         if test.database.cursor(chain).await.unwrap().is_some() {
@@ -151,7 +151,7 @@ async fn external_token_deposits_are_notified() {
         }
         _ => None,
     };
-    for _ in 0..300 {
+    for _ in 0..1_200 {
         let events = test.events(0).await;
         if let Some(found) = events.iter().find_map(received) {
             assert_eq!(found, (units(7), Some(token)));
@@ -191,7 +191,7 @@ async fn a_token_that_differs_from_its_contract_is_disabled_alone() {
         format!("kms_token_enabled{{chain=\"{chain}\",token=\"{symbol}\"}} {value}\n")
     };
     let gauges = [gauge(&good.symbol, 1), gauge(&"DAI", 0), gauge(&"GONE", 0)];
-    for _ in 0..200 {
+    for _ in 0..1_200 {
         let metrics = test.ops("/metrics").await.text().await.unwrap();
         if gauges.iter().all(|line| metrics.contains(line)) {
             return;

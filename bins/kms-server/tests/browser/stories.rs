@@ -450,7 +450,7 @@ async fn recovers(visit: &Visit<'_>, email: &str) {
     visit.types("code", &code(visit, email, seen, 1).await).await;
     visit.sends("code.do").await;
     visit.reads(visit.text("recover.notyou")).await;
-    for _ in 0..100 {
+    for _ in 0..600 {
         let now = client.recovery(user(visit).into()).await.unwrap().unwrap();
         if now.state == RecoveryState::Ready {
             break;

@@ -271,7 +271,7 @@ impl Scenario {
         let both = || (count(&people.sender), count(&people.recipients[0]));
         let (mut counted, mut since) = (both(), Instant::now());
         // Longer than the time between two checks of a transfer that was just replaced.
-        while since.elapsed() < Duration::from_millis(1_500) {
+        while since.elapsed() < Duration::from_millis(4_000) {
             tokio::time::sleep(Duration::from_millis(250)).await;
             let now = both();
             if now != counted {

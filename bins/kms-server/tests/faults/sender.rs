@@ -20,8 +20,8 @@ pub(crate) enum Answer {
 }
 
 /// How often a request is repeated, and how long a sender waits for earlier payments.
-const TRIES: u32 = 30;
-const PATIENCE: Duration = Duration::from_secs(40);
+const TRIES: u32 = 200;
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Quotes and confirms like an impatient client, which repeats each request through another server
 /// until the answer is certain.

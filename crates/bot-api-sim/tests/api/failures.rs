@@ -14,15 +14,23 @@ async fn updates(bot: &Bot, offset: i32) -> Vec<Update> {
     bot.get_updates().offset(offset).timeout(0).await.unwrap()
 }
 
+/// So long that no test ends before another message may be sent.
+fn once_a_minute() -> Limits {
+    let mut limits = Limits::default();
+    limits.chat_interval = Duration::from_secs(60);
+    limits
+}
+
 #[tokio::test]
 async fn a_chat_takes_a_burst_of_messages_and_edits_and_then_waits() {
     let (sim, bot, _ann) = start();
+    sim.set_limits(once_a_minute());
     let sent = bot.send_message(ANN, "0").await.unwrap().id;
     for number in 1..5 {
         bot.edit_message_text(ANN, sent, number.to_string()).await.unwrap();
     }
     let over = bot.send_message(ANN, "one too many").await;
-    assert!(matches!(over, Err(RequestError::RetryAfter(wait)) if wait.seconds() == 1));
+    assert!(matches!(over, Err(RequestError::RetryAfter(wait)) if wait.seconds() > 50));
     assert!(sim.ignored_waits().is_empty());
     // While it waits, nothing else may be sent to the chat, but secrets may be deleted.
     let early = bot.send_chat_action(ANN, ChatAction::Typing).await;
@@ -41,8 +49,10 @@ async fn all_chats_together_take_thirty_messages_a_second() {
         let bot = bot.clone();
         async move { bot.send_message(ChatId(id), "hello").await.is_ok() }
     });
+    let begun = std::time::Instant::now();
     let sent = futures::future::join_all(sends).await;
-    assert_eq!(sent.iter().filter(|sent| **sent).count(), 30);
+    let sent = sent.into_iter().filter(|sent| *sent).count();
+    assert!(sent == 30 || (sent > 30 && begun.elapsed().as_secs() >= 1), "{sent}");
 }
 
 #[tokio::test]
@@ -73,6 +83,7 @@ async fn a_lost_call_does_nothing_and_a_lost_answer_hides_what_was_done() {
 #[tokio::test]
 async fn a_photo_fails_as_a_message_does_and_counts_as_one() {
     let (sim, bot, ann) = start();
+    sim.set_limits(once_a_minute());
     let photo = || InputFile::memory(png());
     for (fault, arrives) in [(Fault::CallLost, false), (Fault::AnswerLost, true)] {
         let before = ann.chat().len();
@@ -105,7 +116,7 @@ async fn a_wait_on_a_tests_order_holds_the_chat_and_no_other() {
 async fn a_slow_call_is_done_although_its_caller_has_gone() {
     let (sim, bot, ann) = start();
     let before = ann.chat().len();
-    sim.break_next("SendMessage", Fault::Slow(Duration::from_millis(300)));
+    sim.break_next("SendMessage", Fault::Slow(Duration::from_secs(3)));
     let sent = tokio::spawn(async move { bot.send_message(ANN, "hello").await });
     let mut watch = sim.watch();
     while sim.faults_left() > 0 {
@@ -122,7 +133,7 @@ async fn a_slow_call_is_done_although_its_caller_has_gone() {
 #[tokio::test]
 async fn a_late_answer_comes_after_what_was_done() {
     let (sim, bot, ann) = start();
-    sim.break_next("SendMessage", Fault::LateAnswer(Duration::from_millis(300)));
+    sim.break_next("SendMessage", Fault::LateAnswer(Duration::from_secs(3)));
     let sent = tokio::spawn(async move { bot.send_message(ANN, "hello").await });
     let mut watch = sim.watch();
     while ann.chat().last().is_none_or(|message| message.text != "hello") {

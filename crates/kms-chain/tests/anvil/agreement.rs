@@ -63,7 +63,7 @@ async fn the_price_is_not_that_of_one_endpoint_while_the_other_one_cools_down() 
         let begun = Instant::now();
         let error = chain.market().await.unwrap_err();
         assert!(matches!(error, ChainError::UnconfirmedPrices), "{error}");
-        assert!(begun.elapsed() < 4 * SHORT, "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < 10 * SHORT, "{:?}", begun.elapsed());
         // It still cools down, but answers.
         down.store(false, Ordering::SeqCst);
         let market = base_fee(chain.market().await);

@@ -159,14 +159,16 @@ async fn a_quote_is_signed_only_as_it_was_shown() {
 async fn an_expired_quote_is_not_signed() {
     let world = World::new().await;
     let ann = world.account(1, COIN).await;
-    // A second is left, by the clock of the database.
-    let long_ago = Timestamp(world.now().plus(Duration::from_secs(1)).0 - lifetime());
+    // Some seconds are left, by the clock of the database.
+    let now = world.database.now().await.unwrap();
+    let long_ago = Timestamp(now.plus(Duration::from_secs(5)).0 - lifetime());
     let quote = world.transfers.quote(request(&ann, stranger(), "0.1"), long_ago).await.unwrap();
     let (ready, wallet) = (world.ready(&quote).await, world.open(&ann).await);
     let refused = loop {
         if let Err(refused) = world.check(&quote).await {
             break refused;
         }
+        tokio::time::sleep(Duration::from_millis(50)).await;
     };
     assert!(matches!(refused, ConfirmError::Expired));
     // Not even if it expired while the password was checked.

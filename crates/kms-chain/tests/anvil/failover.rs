@@ -15,7 +15,7 @@ use crate::stub::{self, Answer, Fate};
 use crate::world::{CHECK, COIN, CONFIRMATIONS, World, stranger};
 
 const DOWN: &str = "http://127.0.0.1:1";
-const SHORT: Duration = Duration::from_millis(400);
+const SHORT: Duration = Duration::from_secs(2);
 
 fn over(urls: &[&str]) -> Chain {
     Chain::over(urls.iter().copied(), 31_337, SHORT, None).unwrap()
@@ -59,7 +59,7 @@ async fn the_second_endpoint_is_used_while_the_first_is_down_and_vice_versa() {
     first.kill().unwrap();
     assert_eq!(chain.first(Endpoint::block_number).await.unwrap(), 5);
     second.pause().unwrap();
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while chain.first(Endpoint::block_number).await.is_ok() {
         assert!(Instant::now() < deadline, "the node still answers");
     }
@@ -96,11 +96,11 @@ async fn an_endpoint_that_becomes_another_chain_without_a_failure_is_refused() {
     let anvil = Anvil::start().unwrap();
     let id = Arc::new(AtomicU64::new(31_337));
     let url = aged(&anvil, Duration::ZERO, Arc::clone(&id));
-    let soon = Some(Duration::from_secs(2));
+    let soon = Some(Duration::from_secs(6));
     let chain = Chain::over([url.as_str()], 31_337, SHORT, soon).unwrap();
     chain.first(Endpoint::block_number).await.unwrap();
     id.store(6, Ordering::SeqCst);
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     let error = loop {
         assert!(Instant::now() < deadline, "the other chain is still used");
         if let Err(error) = chain.first(Endpoint::block_number).await {
@@ -137,7 +137,7 @@ async fn an_endpoint_that_is_behind_is_asked_last() {
     let bound = Some(Duration::from_secs(600));
     let chain = Chain::over([behind.as_str(), &new.url()], 31_337, SHORT, bound).unwrap();
     // Until the health of both is checked.
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while chain.first(Endpoint::block_number).await.unwrap() != 5 {
         assert!(Instant::now() < deadline, "the first is still asked first");
     }
@@ -238,7 +238,7 @@ async fn signed_bytes_go_to_every_endpoint_that_works() {
     // The confirmation does not wait for the silent endpoint.
     assert!(begun.elapsed() < SHORT, "{:?}", begun.elapsed());
     let both = || (to_first.load(Ordering::SeqCst), to_second.load(Ordering::SeqCst));
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while both() != (1, 1) {
         assert!(Instant::now() < deadline, "{:?}", both());
         tokio::time::sleep(Duration::from_millis(10)).await;

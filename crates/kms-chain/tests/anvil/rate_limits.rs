@@ -66,10 +66,10 @@ async fn a_single_endpoint_is_not_asked_while_it_rests() {
         let (url, requests) = limited_once(&node, answer);
         let chain = Chain::over([url.as_str()], 31_337, SHORT, None).unwrap();
         let error = chain.first(Endpoint::block_number).await.unwrap_err();
-        assert!(matches!(error, ChainError::RateLimited { seconds: 10 | 60 }), "{error}");
+        assert!(matches!(error, ChainError::RateLimited { seconds: 8..=10 | 50..=60 }), "{error}");
         let asked = requests.load(Ordering::SeqCst);
         let error = chain.first(Endpoint::block_number).await.unwrap_err();
-        assert!(matches!(error, ChainError::RateLimited { seconds: 10 | 60 }), "{error}");
+        assert!(matches!(error, ChainError::RateLimited { seconds: 8..=10 | 50..=60 }), "{error}");
         let error = chain.broadcast(&[2]).await.unwrap_err();
         assert!(matches!(error, ChainError::RateLimited { .. }), "{error}");
         assert_eq!(requests.load(Ordering::SeqCst), asked);

@@ -324,7 +324,10 @@ fn counting(world: &World) -> (String, Arc<Mutex<Vec<String>>>) {
     let calls = Arc::new(Mutex::new(Vec::new()));
     let counted = Arc::clone(&calls);
     let url = stub::start_proxy(&world.anvil.url(), move |called| {
-        counted.lock().unwrap().push(called.to_owned());
+        // Health checks go by the real clock.
+        if called != "eth_chainId" {
+            counted.lock().unwrap().push(called.to_owned());
+        }
         Fate::Passed
     });
     (url, calls)

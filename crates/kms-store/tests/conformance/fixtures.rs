@@ -239,7 +239,7 @@ pub(crate) async fn events(
     after: EventCursor,
     count: usize,
 ) -> Vec<StoredEvent> {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(120);
     loop {
         let mut found = Vec::new();
         for stream in [EventStream::Security, EventStream::Payments] {

@@ -180,7 +180,7 @@ async fn a_silent_mongodb_fails_within_its_deadline() {
     let waited = std::time::Instant::now();
     let refused = keys.sck(one.id).await.unwrap_err();
     assert!(matches!(refused, StoreError::Unavailable { store: "key", .. }), "{refused}");
-    assert!(waited.elapsed() < std::time::Duration::from_secs(8));
+    assert!(waited.elapsed() < std::time::Duration::from_secs(20));
     mongod.resume().unwrap();
     assert_eq!(keys.sck(one.id).await.unwrap(), Some(one));
 }
