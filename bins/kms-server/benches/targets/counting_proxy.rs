@@ -1,17 +1,20 @@
 //! A proxy before a node that counts calls.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use serde_json::Value;
 
+/// How often each method was called.
+pub(crate) type Calls = BTreeMap<String, u64>;
+
 /// Forwards to a node, and counts the calls.
 pub(crate) struct CountingProxy {
     pub(crate) url: String,
-    calls: Arc<AtomicU64>,
+    calls: Arc<Mutex<Calls>>,
 }
 
 impl CountingProxy {
@@ -19,7 +22,7 @@ impl CountingProxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let node = node.trim_start_matches("http://").to_owned();
-        let calls = Arc::new(AtomicU64::new(0));
+        let calls = Arc::<Mutex<Calls>>::default();
         let counted = Arc::clone(&calls);
         thread::spawn(move || {
             for stream in listener.incoming() {
@@ -30,12 +33,12 @@ impl CountingProxy {
         Self { url, calls }
     }
 
-    pub(crate) fn calls(&self) -> u64 {
-        self.calls.load(Ordering::SeqCst)
+    pub(crate) fn calls(&self) -> Calls {
+        self.calls.lock().unwrap().clone()
     }
 }
 
-fn forward(mut stream: TcpStream, node: &str, calls: &AtomicU64) -> Option<()> {
+fn forward(mut stream: TcpStream, node: &str, calls: &Mutex<Calls>) -> Option<()> {
     let mut reader = BufReader::new(stream.try_clone().ok()?);
     let (mut length, mut line) = (0, String::new());
     while reader.read_line(&mut line).ok()? > 2 {
@@ -46,12 +49,14 @@ fn forward(mut stream: TcpStream, node: &str, calls: &AtomicU64) -> Option<()> {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    let count = match serde_json::from_slice(&body).ok()? {
-        // Providers count the calls of a batch.
-        Value::Array(batch) => batch.len(),
-        _ => 1,
+    // Providers count the calls of a batch.
+    let batch = match serde_json::from_slice(&body).ok()? {
+        Value::Array(batch) => batch,
+        call => vec![call],
     };
-    calls.fetch_add(u64::try_from(count).ok()?, Ordering::SeqCst);
+    for call in batch {
+        *calls.lock().unwrap().entry(call["method"].as_str()?.to_owned()).or_default() += 1;
+    }
     let mut node_stream = TcpStream::connect(node).ok()?;
     write!(
         node_stream,
