@@ -70,9 +70,9 @@ deny:
 advisories:
     cargo deny --all-features check advisories
 
-# Runs all tests, against real PostgreSQL, mongod and anvil.
+# Runs all tests, against real PostgreSQL, mongod and anvil; what fails, once more.
 test:
-    INSTA_UPDATE=no cargo test --workspace
+    INSTA_UPDATE=no .ci/test
 
 # Runs the tests of the server with the documented roles in PostgreSQL and MongoDB.
 roles *ARGS:

@@ -402,7 +402,7 @@ async fn openings_of_the_page(stores: Stores) {
     world.test = world.test.restart().await;
     world.onboard().await;
     let pages = [world.open(1, "").await, world.open(2, "p").await];
-    let mut test = world.test;
+    let test = world.test;
     let acts = async |_: &TestServer, _: &[Transfer]| {
         let mut ends = Ends::new();
         for page in &pages {

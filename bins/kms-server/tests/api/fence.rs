@@ -1,6 +1,6 @@
 //! The writer fence: a rolling deploy, and a rollback, to a release that must not write.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kms_server_testing::commands::{fails, start_error, succeeds};
 use kms_server_testing::requests::create;
