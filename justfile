@@ -1,4 +1,7 @@
 # The tasks of this repository. CI runs `just ci`.
+#
+# Tests are built with `--workspace` throughout: another choice of packages has other features, and
+# would build all dependencies again.
 
 # Lists the tasks.
 default:
@@ -76,15 +79,16 @@ test:
 
 # Runs the tests of the server with the documented roles in PostgreSQL and MongoDB.
 roles *ARGS:
-    KMS_TEST_ROLES=1 INSTA_UPDATE=no cargo test -p kms-server --test api {{ARGS}}
+    KMS_TEST_ROLES=1 INSTA_UPDATE=no cargo test --workspace --test api {{ARGS}}
 
 # Renders the initial migrations of both SQL dialects from migrations/schema.sql.
 migrations:
-    UPDATE_MIGRATIONS=1 cargo test -p kms-store --test conformance migrations
+    UPDATE_MIGRATIONS=1 cargo test --workspace --test conformance migrations
 
 # Checks a running server against its OpenAPI document with schemathesis, in under two minutes.
 openapi *ARGS: schemathesis
-    cargo run --quiet -p kms-server-testing --example openapi -- "$PWD/target/schemathesis/bin/st" {{ARGS}}
+    cargo test --quiet --workspace --no-run
+    target/debug/examples/openapi "$PWD/target/schemathesis/bin/st" {{ARGS}}
 
 # Checks alert rules with promtool, and rules, dashboard and runbooks against the operators' tables.
 monitoring: deploy-tools
@@ -123,11 +127,11 @@ fuzz SECONDS="60":
 # Sends transfers under injected faults, one run per seed. A failing run names its seed. `FAULT`
 # names a fault for all seeds.
 faults runs="1000" seed="1":
-    FAULT_SEED={{seed}} FAULT_RUNS={{runs}} cargo test -p kms-server --test faults every_acknowledged_transfer -- --nocapture
+    FAULT_SEED={{seed}} FAULT_RUNS={{runs}} cargo test --workspace --test faults every_acknowledged_transfer -- --nocapture
 
 # Runs stories of the chat under injected faults, one per seed. A failing story names its seed.
 stories runs="500" seed="1":
-    STORY_SEED={{seed}} STORY_RUNS={{runs}} cargo test -p kms-bot --test stories seeded -- --nocapture
+    STORY_SEED={{seed}} STORY_RUNS={{runs}} cargo test --workspace --test stories seeded -- --nocapture
 
 # With a flood of dust, and with a server that hangs. Needs an idle machine.
 # Measures how soon the chat answers under Telegram's own limits; fails if a limit is missed.
@@ -135,7 +139,7 @@ chat-speed:
     #!/usr/bin/env bash
     set -uo pipefail
     export CHAT_SPEED=1
-    cargo test -p kms-bot --test stories -- --nocapture --test-threads 1 dust soon_after hangs 2>&1 | tee target/chat-speed | grep -E "limit:|panicked|^error"
+    cargo test --workspace --test stories -- --nocapture --test-threads 1 dust soon_after hangs 2>&1 | tee target/chat-speed | grep -E "limit:|panicked|^error"
     passed=${PIPESTATUS[0]}
     rows=$(grep -c "limit:" target/chat-speed)
     [ "$rows" = 9 ] || echo "$rows of 9 times were measured; see target/chat-speed"
@@ -148,7 +152,7 @@ bench: bench-custody
 # Measures what must not grow with the number of transfers and accounts, with what `just test` built:
 # a million transfers by default, or as many as in `just bench-scale 10000000`.
 bench-scale stored="1000000":
-    BENCH_STORED_TRANSFERS={{stored}} cargo test -p kms-server --bench targets -- scale
+    BENCH_STORED_TRANSFERS={{stored}} cargo test --workspace --bench targets -- scale
 
 # Plays the sandbox's tour, then twice at the same time, with the program that `just test` built.
 tour:
@@ -163,5 +167,5 @@ bench-custody:
 
 # Renews the README's screenshot, which the page's test takes.
 picture:
-    cargo test -p kms-sandbox --test page
+    cargo test --workspace --test page
     cp target/tmp/laptop-light.png docs/sandbox.png
