@@ -368,13 +368,21 @@ impl Context {
         step.is_some_and(matches) && self.end_step(user).is_some()
     }
 
-    /// Ends the user's step because the user does something else.
-    pub(crate) async fn abandon_step(&self, user: &User) {
-        if let Some(step) = self.end_step(user.id)
+    /// Ends the user's step because the user does something else. While Telegram does not change
+    /// the message that asks, the step continues: its message still asks for the answer.
+    pub(crate) async fn abandon_step(&self, user: &User) -> HandlerResult {
+        if let Some(step) = self.step(user.id)
             && let Err(error) = step.abandon(self, user).await
         {
+            if let HandlerError::Telegram(failure) = &error
+                && failure.is_temporary()
+            {
+                return Err(error);
+            }
             tracing::warn!(%error, event = "step_cleanup_failed", "abandoned step not cleaned up");
         }
+        self.end_step(user.id);
+        Ok(())
     }
 
     /// Records that the user was shown an answer that says what an event of this kind reports.

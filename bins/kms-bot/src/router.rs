@@ -175,7 +175,7 @@ fn with_wanted(context: &Context, user: &User, told: Html) -> Html {
 
 async fn run_command(context: &Context, user: &User, action: Action) -> HandlerResult {
     if action.abandons_step {
-        context.abandon_step(user).await;
+        context.abandon_step(user).await?;
     }
     action.run(context, user).await
 }

@@ -64,15 +64,15 @@ impl Button for CancelButton {
     }
 
     async fn press(&self, context: &Context, user: &User, message: MessageId) -> PressResult {
-        if self.question.is_some() {
-            if self.question != context.question(user.id) {
-                // It was answered, or another one was asked since: nothing is cancelled.
-                context.telegram.remove_buttons(user.id, message).await?;
-                return Ok(Some(text!("question-over-notice")));
-            }
-            context.end_step(user.id);
+        if self.question.is_some() && self.question != context.question(user.id) {
+            // It was answered, or another one was asked since: nothing is cancelled.
+            context.telegram.remove_buttons(user.id, message).await?;
+            return Ok(Some(text!("question-over-notice")));
         }
         context.telegram.edit(user.id, message, &html!("cancel-done"), Keyboard::none()).await?;
+        if self.question.is_some() {
+            context.end_step(user.id);
+        }
         Ok(None)
     }
 }
@@ -89,10 +89,14 @@ pub(crate) fn keyboard(context: &Context, user: TelegramId) -> Keyboard {
 }
 
 async fn cancel(context: &Context, user: &User) -> HandlerResult {
-    let Some(step) = context.end_step(user.id) else {
+    let Some(step) = context.step(user.id) else {
+        context.end_step(user.id);
         return context.send(user.id, html!("cancel-nothing")).await;
     };
-    match step.cancel(context, user).await? {
+    // Until that is done, the message of the step asks for the answer.
+    let is_shown = step.cancel(context, user).await?;
+    context.end_step(user.id);
+    match is_shown {
         true => Ok(()),
         false => context.send(user.id, html!("cancel-done")).await,
     }

@@ -96,7 +96,7 @@ impl Button for ContactButton {
                 context.telegram.edit(user.id, message, &text, Keyboard::none()).await?;
             }
             Self::AskCode => {
-                context.abandon_step(user).await;
+                context.abandon_step(user).await?;
                 context.expect(user.id, Code);
                 let keyboard = cancel::keyboard(context, user.id);
                 context.telegram.send(user.id, &html!("wanted-code"), keyboard).await?;
@@ -223,7 +223,7 @@ async fn ask_step(
     in_chat: Html,
     step: impl Step,
 ) -> HandlerResult {
-    context.abandon_step(user).await;
+    context.abandon_step(user).await?;
     let (purpose, on_page) = (Purpose::Email, html!("contact-on-page"));
     let question = Question { purpose, on_page, in_chat, step };
     page::ask(context, user, message, question, cancel::keyboard).await

@@ -71,7 +71,7 @@ impl Button for FreezeButton {
     }
 
     async fn press(&self, context: &Context, user: &User, message: MessageId) -> PressResult {
-        context.abandon_step(user).await;
+        context.abandon_step(user).await?;
         match self {
             Self::Ask => show(context, user).await?,
             Self::Now => freeze(context, user, message).await?,

@@ -188,7 +188,7 @@ async fn request(
     message: MessageId,
     id: RecoveryId,
 ) -> HandlerResult {
-    context.abandon_step(user).await;
+    context.abandon_step(user).await?;
     let requested = context.kms.request_recovery(user.id.into(), &RequestRecovery { id }).await;
     match requested {
         Ok(requested) => {
@@ -272,7 +272,7 @@ async fn ask_password(
         context.telegram.edit_or_send(user.id, message, &over, Keyboard::none()).await?;
         return Ok(None);
     }
-    context.abandon_step(user).await;
+    context.abandon_step(user).await?;
     let question = Question {
         purpose: Purpose::Recover(id),
         on_page: html!("recover-on-page"),

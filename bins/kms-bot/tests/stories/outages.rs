@@ -254,6 +254,29 @@ async fn a_payment_that_was_checked_by_hand_is_not_overwritten_later() {
     world.stage.stop().await;
 }
 
+/// While a message still asks for an answer, the bot waits for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_that_telegram_does_not_take_back_can_be_answered() {
+    let mut world = World::with_wallets(StageOptions::default()).await;
+    let fail = |method: &str| (method == "EditMessageText").then_some(Fault::BadGateway);
+    world.ann.confirms("/send @bob 0.25").await;
+    world.stage.sim.decide(fail);
+    world.ann.says("/help");
+    world.ann.bot("problem-telegram").await;
+    world.stage.sim.decide(|_| None);
+    world.ann.says(ANNS);
+    world.ann.bot_with("transfer-confirmed", &["0.25 ETH"]).await;
+    world.ann.says("/password");
+    world.ann.bot("password-ask").await;
+    world.stage.sim.decide(fail);
+    world.ann.press("cancel-button");
+    world.ann.bot("problem-telegram").await;
+    world.stage.sim.decide(|_| None);
+    world.ann.says(&format!("{ANNS}\nseven quiet harbours at dawn"));
+    world.ann.bot("password-changed").await;
+    world.stage.stop().await;
+}
+
 /// What was pressed was done: nothing says that it has to be done again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_press_that_was_done_is_answered_in_the_end_and_nothing_else() {

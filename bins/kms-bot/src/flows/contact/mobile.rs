@@ -15,7 +15,7 @@ use crate::texts::{Html, html, text};
 
 /// Asks for the number, with a key that shares it.
 pub(super) async fn ask(context: &Context, user: &User) -> HandlerResult {
-    context.abandon_step(user).await;
+    context.abandon_step(user).await?;
     context.expect(user.id, ShareNumber);
     let keys = Keys::ShareNumber {
         share: text!("contact-mobile-share-button"),

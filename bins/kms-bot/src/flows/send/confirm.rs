@@ -30,7 +30,7 @@ pub(super) async fn ask_password(
 ) -> PressResult {
     // A second press of the button leaves the screen as it is.
     context.end_step_if(user.id, |step: &ConfirmPassword| step.message == message);
-    context.abandon_step(user).await;
+    context.abandon_step(user).await?;
     let Some(transfer) = own_transfer(context, user, id).await? else {
         return Ok(Some(text!("expired-button-notice")));
     };
@@ -181,9 +181,9 @@ pub(super) async fn cancel(
     if own_transfer(context, user, id).await?.is_none() {
         return Ok(Some(text!("expired-button-notice")));
     }
-    end_confirmation(context, user, id);
     let transfer = context.kms.cancel(id).await?;
     screen::show(context, user.id, message, &transfer).await?;
+    end_confirmation(context, user, id);
     Ok(None)
 }
 

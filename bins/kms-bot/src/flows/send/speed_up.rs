@@ -24,7 +24,7 @@ pub(super) async fn ask_password(
     message: MessageId,
     id: TransferId,
 ) -> PressResult {
-    context.abandon_step(user).await;
+    context.abandon_step(user).await?;
     let Some(transfer) = own_transfer(context, user, id).await? else {
         return Ok(Some(text!("expired-button-notice")));
     };
