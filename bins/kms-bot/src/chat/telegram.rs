@@ -285,9 +285,7 @@ impl Telegram {
         let message = (chat(of), self.shown.successor((chat(of), message)));
         let _turn = self.late.turn(message.0).await;
         self.shown.forget(message);
-        let none = Keyboard::none().into_markup();
-        let edit = EditMessageReplyMarkup::new(message.0, message.1).reply_markup(none);
-        match self.repeat_edit(message, &edit).await {
+        match self.repeat_edit(message, &without_buttons(message)).await {
             Ok(_) | Err(CallError::Refused(_)) => {
                 self.late.record_no_buttons(message);
                 Ok(())
@@ -421,6 +419,10 @@ fn edit_of((chat, message): Place, html: &Html, keyboard: Keyboard) -> EditMessa
         .parse_mode(ParseMode::Html)
         .link_preview_options(no_preview())
         .reply_markup(keyboard.into_markup())
+}
+
+fn without_buttons((chat, message): Place) -> EditMessageReplyMarkup {
+    EditMessageReplyMarkup::new(chat, message).reply_markup(Keyboard::none().into_markup())
 }
 
 fn message(chat: ChatId, html: &Html, keyboard: Keyboard) -> SendMessage {

@@ -83,6 +83,42 @@ async fn a_late_edit_brings_no_button_back() {
     world.stage.stop().await;
 }
 
+/// None of its attempts is answered before the handler's deadline, and the button is pressed before
+/// the last one is made.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_that_was_given_up_brings_no_button_back() {
+    let mut world = world().await;
+    world.ann.says("/freeze");
+    world.ann.bot("freeze-ask").await;
+    world.stage.sim.decide(|method| (method == "EditMessageText").then_some(SLOW));
+    world.ann.press("freeze-now-button");
+    let pressed = Instant::now();
+    let frozen = world.ann.bot("freeze-frozen").await;
+    world.ann.press("freeze-lift-button");
+    world.ann.bot("problem-unreachable").await;
+    world.stage.sim.decide(|_| None);
+    world.ann.bot("freeze-ask-password").await;
+    // The last attempt brings the button back, and the bot takes it away once more; on a slow
+    // machine that attempt is made before the press.
+    let edits = |world: &World| {
+        let changes = world.ann.person().changes();
+        let edits = changes.iter().filter(
+            |change| matches!(change, Change::Edited { message, .. } if *message == frozen.id),
+        );
+        edits.count()
+    };
+    let buttons = |world: &World| {
+        let chat = world.ann.person().chat();
+        chat.iter().find(|shown| shown.id == frozen.id).unwrap().keyboard.len()
+    };
+    let (settled, deadline) = (Duration::from_secs(20), Duration::from_secs(60));
+    while buttons(&world) > 0 || edits(&world) < 4 && pressed.elapsed() < settled {
+        assert!(pressed.elapsed() < deadline, "{}", world.ann.transcript());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    world.stage.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_is_sent_late_does_not_stay_beside_its_repetition() {
     let mut world = world().await;

@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use teloxide_core::types::{ChatId, MessageId};
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::{Telegram, edit_of};
+use super::{Telegram, edit_of, without_buttons};
 use crate::chat::calls::CallError;
 use crate::chat::keyboard::Keyboard;
 use crate::chat::shown::Place;
@@ -39,7 +40,14 @@ pub(super) struct LateCalls {
 struct Doubt {
     until: Instant,
     /// What it has to show, if an edit after that succeeded.
-    shows: Option<(Html, Keyboard)>,
+    shows: Option<Wanted>,
+}
+
+/// What a message has to show.
+enum Wanted {
+    All(Html, Keyboard),
+    /// No buttons, below whatever text.
+    NoButtons,
 }
 
 /// When the calls of an attempt that times out now are done at the latest.
@@ -63,14 +71,16 @@ impl LateCalls {
     /// Records what a message shows, if a late edit may change that.
     pub(super) fn record(&self, place: Place, html: &Html, keyboard: &Keyboard) {
         if let Some(doubt) = self.edits().get_mut(&place) {
-            doubt.shows = Some((html.clone(), keyboard.clone()));
+            doubt.shows = Some(Wanted::All(html.clone(), keyboard.clone()));
         }
     }
 
     /// Records that a message has no buttons any more, if a late edit may change that.
     pub(super) fn record_no_buttons(&self, place: Place) {
-        if let Some(Doubt { shows: Some((_, keyboard)), .. }) = self.edits().get_mut(&place) {
-            *keyboard = Keyboard::none();
+        match self.edits().get_mut(&place).map(|doubt| &mut doubt.shows) {
+            Some(Some(Wanted::All(_, keyboard))) => *keyboard = Keyboard::none(),
+            Some(shows) => *shows = Some(Wanted::NoButtons),
+            None => {}
         }
     }
 
@@ -87,6 +97,8 @@ impl LateCalls {
 impl Telegram {
     /// Edits a message once more after this time, unless none of its edits succeeds until then.
     pub(super) fn repair_edit(&self, place: Place, until: Instant) {
+        // The bot may be ending.
+        let Ok(runtime) = Handle::try_current() else { return };
         let mut edits = self.late.edits();
         if let Some(doubt) = edits.get_mut(&place) {
             doubt.until = doubt.until.max(until);
@@ -94,7 +106,7 @@ impl Telegram {
         }
         edits.insert(place, Doubt { until, shows: None });
         let telegram = self.me.clone();
-        tokio::spawn(async move {
+        runtime.spawn(async move {
             let mut until = until;
             for _ in 0..ATTEMPTS {
                 sleep_until(until).await;
@@ -113,7 +125,7 @@ impl Telegram {
     /// Shows what a message has to show. Returns when to try that again.
     async fn edit_once_more(&self, place: Place) -> Option<Instant> {
         let _turn = self.late.turn(place.0).await;
-        let (html, keyboard) = {
+        let wanted = {
             let mut edits = self.late.edits();
             let doubt = edits.get(&place)?;
             if doubt.until > Instant::now() {
@@ -122,13 +134,21 @@ impl Telegram {
             // While this edit is made, no other one is.
             edits.remove(&place)?.shows?
         };
-        let edit = edit_of(place, &html, keyboard.clone());
-        match self.attempt(Some(place.0), Instant::now() + TURN, &edit).await {
-            Ok(_) | Err(CallError::Refused(_)) => None,
+        let (chat, deadline) = (Some(place.0), Instant::now() + TURN);
+        let edited = match &wanted {
+            Wanted::All(html, keyboard) => {
+                let edit = edit_of(place, html, keyboard.clone());
+                self.attempt(chat, deadline, &edit).await.map(drop)
+            }
+            Wanted::NoButtons => {
+                self.attempt(chat, deadline, &without_buttons(place)).await.map(drop)
+            }
+        };
+        match edited {
+            Ok(()) | Err(CallError::Refused(_)) => None,
             Err(CallError::Wait(_) | CallError::Unknown(_) | CallError::Timeout) => {
                 let until = until();
-                let shows = Some((html, keyboard));
-                self.late.edits().insert(place, Doubt { until, shows });
+                self.late.edits().insert(place, Doubt { until, shows: Some(wanted) });
                 Some(until)
             }
         }

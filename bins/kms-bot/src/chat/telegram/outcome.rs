@@ -163,21 +163,21 @@ impl Telegram {
         self.repeat_noting(Some(message.0), edit, note).await
     }
 
-    /// Repeats a call, and notes each attempt that timed out.
+    /// Repeats a call, and notes each attempt that timed out or was cancelled.
     async fn repeat_noting<C: Call>(
         &self,
         paced: Option<ChatId>,
         call: &C,
-        timed_out: impl Fn(),
+        timed_out: impl Fn() + Sync,
     ) -> Result<C::Output, CallError> {
         let deadline = Instant::now() + PATIENCE;
         let mut attempts = 0;
         loop {
             attempts += 1;
+            let mut attempt = Attempt { timed_out: &timed_out, is_answered: false };
             let result = self.attempt(paced, deadline, call).await;
-            if let Err(CallError::Timeout) = result {
-                timed_out();
-            }
+            attempt.is_answered = !matches!(result, Err(CallError::Timeout));
+            drop(attempt);
             match result {
                 Err(CallError::Unknown(_) | CallError::Timeout)
                     if attempts < ATTEMPTS && Instant::now() < deadline =>
@@ -333,6 +333,20 @@ impl Telegram {
                 }
                 Err(error) => return Err(error),
             }
+        }
+    }
+}
+
+/// Notes that an attempt has no answer, when it is dropped: its handler may be at its deadline.
+struct Attempt<'a, F: Fn()> {
+    timed_out: &'a F,
+    is_answered: bool,
+}
+
+impl<F: Fn()> Drop for Attempt<'_, F> {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            (self.timed_out)();
         }
     }
 }
