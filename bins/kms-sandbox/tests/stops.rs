@@ -7,6 +7,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -38,12 +39,59 @@ fn ctrl_c_deletes_every_file() {
         browser.read_exact(&mut [0; 1]).unwrap();
         assert!(lines.any(|line| line.unwrap().starts_with("Ready in")));
         assert!(fs::read_dir(temporary.path()).unwrap().count() > 0);
+        let links = tempfile::tempdir().unwrap();
+        let files = Linked::all(temporary.path(), links.path());
         let id = sandbox.id().to_string();
         assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
         assert!(sandbox.wait().unwrap().success(), "{signal}");
         let left: Vec<_> = fs::read_dir(temporary.path()).unwrap().map(Result::unwrap).collect();
         assert!(left.is_empty(), "{signal} left {left:?}");
+        let (keys, others): (Vec<_>, Vec<_>) = files.iter().partition(|file| file.is_key());
+        assert!(!keys.is_empty() && others.len() > 3, "{files:?}");
+        let last = keys.iter().map(|file| file.deleted_at()).max();
+        let first = others.iter().map(|file| file.deleted_at()).min();
+        assert!(last < first, "{signal}: the keys were not deleted first");
     }
+}
+
+/// A file of the sandbox, and another link to it, which is there when the file is deleted.
+#[derive(Debug)]
+struct Linked {
+    file: PathBuf,
+    link: PathBuf,
+}
+
+impl Linked {
+    /// The files below a folder that last as long as the sandbox, linked in another folder.
+    fn all(folder: &Path, links: &Path) -> Vec<Self> {
+        let lasting = |file: &PathBuf| {
+            let name = file.display().to_string();
+            ![".new", ".state", "-wal", "-shm", "-journal"].iter().any(|end| name.ends_with(end))
+        };
+        let files = files_of(folder).into_iter().filter(lasting).enumerate();
+        let link = |(number, file): (usize, PathBuf)| {
+            let link = links.join(number.to_string());
+            fs::hard_link(&file, &link).unwrap();
+            Self { file, link }
+        };
+        files.map(link).collect()
+    }
+
+    fn is_key(&self) -> bool {
+        self.file.parent().is_some_and(|folder| folder.ends_with("keys"))
+    }
+
+    /// When the number of its links changed, which was the last change of its status.
+    fn deleted_at(&self) -> (i64, i64) {
+        let metadata = fs::metadata(&self.link).unwrap();
+        assert_eq!(metadata.nlink(), 1, "{} was not deleted", self.file.display());
+        (metadata.ctime(), metadata.ctime_nsec())
+    }
+}
+
+fn files_of(folder: &Path) -> Vec<PathBuf> {
+    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    paths.flat_map(|path| if path.is_dir() { files_of(&path) } else { vec![path] }).collect()
 }
 
 /// While it starts, serves or plays the tour.
