@@ -224,6 +224,11 @@ impl Sim {
         self.shared.lock().queries.len()
     }
 
+    /// Lets all presses expire that the bot has not answered, as if they were older.
+    pub fn expire_presses(&self) {
+        self.shared.change(|state| state.queries.clear());
+    }
+
     /// How many updates the bot has not acknowledged.
     #[must_use]
     pub fn unacknowledged_updates(&self) -> usize {

@@ -227,6 +227,9 @@ pub(crate) async fn mail(stage: &Stage, count: usize) -> Mail {
 }
 
 pub(crate) fn code(mail: &Mail) -> String {
-    let line = mail.body.lines().find_map(|line| line.strip_prefix("    "));
-    line.unwrap().to_owned()
+    code_in(mail).unwrap()
+}
+
+pub(crate) fn code_in(mail: &Mail) -> Option<String> {
+    mail.body.lines().find_map(|line| line.strip_prefix("    ")).map(str::to_owned)
 }

@@ -13,7 +13,7 @@ use crate::world::{ANNS, Plays, World, coins};
 const LATE: Duration = Duration::from_secs(1);
 
 /// How many messages in a user's chat show this.
-fn shown(phone: &bot_api_sim::Phone, id: &str) -> usize {
+pub(crate) fn shown(phone: &bot_api_sim::Phone, id: &str) -> usize {
     let chat = phone.person().chat();
     chat.iter().filter(|shown| texts::is(id, &shown.text)).count()
 }

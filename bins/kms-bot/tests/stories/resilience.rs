@@ -18,7 +18,7 @@ async fn world() -> World {
 }
 
 /// Waits until the bot has acknowledged all events.
-async fn acknowledged(world: &World) {
+pub(crate) async fn acknowledged(world: &World) {
     for stream in [EventStream::Security, EventStream::Payments] {
         let client = &world.stage.client;
         let deadline = Instant::now() + Duration::from_secs(60);

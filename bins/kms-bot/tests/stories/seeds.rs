@@ -1,31 +1,33 @@
-//! Seeded stories: people write, press and pay, some of them on the page, while the bot is killed,
-//! calls and answers are lost or slow, and updates come again. Afterwards no password is in any
-//! chat, no message shows work in progress, every act has an answer, no person paid more often than
-//! they confirmed, and no payment is confirmed or received in two messages.
+//! Seeded stories: people write, press, edit, forward and pay, change and recover their passwords,
+//! add contacts and freeze their wallets, some of them on the page, while the bot is killed, calls
+//! and answers are lost or slow, and updates come again. [`promises`] are what has to hold
+//! afterwards.
 //!
 //! `STORY_SEED` is the first seed, `STORY_RUNS` the number of seeds; a seed is the story of one
 //! person. Several run at once with one bot, and several bots side by side, so a seed repeats what
 //! its person does and not what happens at the same time.
 
-use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bot_api_sim::{ButtonKind, Change, Fault, Phone};
+use bot_api_sim::{ButtonKind, Fault, Phone};
 use futures::{StreamExt, stream};
 use kms_bot::Bot;
 use kms_client::hash_password;
 use kms_sandbox::{Stage, StageOptions};
 use kms_testkit::Anvil;
 use kms_types::PasswordHash;
-use kms_types::wire::{ConfirmShown, NewWallet, TransferState};
+use kms_types::wire::{ConfirmShown, NewWallet};
 use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::sleep;
 
+use crate::account::code_in;
 use crate::texts::{self, label};
-use crate::world::{id, transfers_of};
+use crate::world::id;
+
+mod promises;
 
 const SEED: u64 = 1;
 const RUNS: u64 = 12;
@@ -45,18 +47,6 @@ const REPAIRED: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(6);
 /// How long after the last fault everything has to be settled.
 const SETTLED: Duration = Duration::from_secs(60);
-/// The messages that show work in progress.
-const WORKING: [&str; 8] = [
-    "start-creating",
-    "send-looking-up",
-    "send-sending",
-    "still-working",
-    "contact-working",
-    "freeze-working",
-    "password-changing",
-    "recover-working",
-];
-
 #[expect(clippy::disallowed_methods, reason = "chooses the seeds of a run")]
 fn variable(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).map_or(otherwise, |text| text.parse().unwrap())
@@ -109,8 +99,9 @@ async fn seeded_stories_break_no_promise() {
 
 /// Runs the stories of some seeds with one bot. Returns the promises that it broke.
 async fn run(seeds: &[u64]) -> Vec<String> {
-    let stage = Stage::start(StageOptions { bot: false, ..StageOptions::default() }).await.unwrap();
-    let stage = Arc::new(stage);
+    let recovery_wait = Duration::from_secs(3);
+    let options = StageOptions { bot: false, recovery_wait, ..StageOptions::default() };
+    let stage = Arc::new(Stage::start(options).await.unwrap());
     let started = Instant::now();
     let mut random = Random(seeds[0]);
     let mut bot = Killable::start(&stage).await;
@@ -143,6 +134,8 @@ async fn run(seeds: &[u64]) -> Vec<String> {
             *last.lock().unwrap() = last_calls(&mut random);
             sleep(LAST).await;
             bot.kill();
+            // A press that was being answered has no answer any more; the app gives it up.
+            stage.sim.expire_presses();
             *last.lock().unwrap() = None;
             sleep(random.milliseconds(300)).await;
             bot = Killable::start(&stage).await;
@@ -152,12 +145,13 @@ async fn run(seeds: &[u64]) -> Vec<String> {
     stage.sim.decide(|_| None);
     let deadline = Instant::now() + SETTLED;
     let open = loop {
-        let open = broken(&stage, &actors).await;
+        let open = promises::broken(&stage, &actors).await;
         if open.is_empty() || Instant::now() > deadline {
             break open;
         }
         sleep(Duration::from_millis(200)).await;
     };
+    let open = if open.is_empty() { promises::dead_prompts(&actors).await } else { open };
     bot.kill();
     drop(actors);
     Arc::into_inner(stage).unwrap().stop().await;
@@ -170,7 +164,8 @@ fn fate(random: &mut Random, may_be_late: bool) -> Option<Fault> {
     match random.below(200) {
         0..6 => Some(Fault::CallLost),
         6..12 => Some(Fault::AnswerLost),
-        12..16 => Some(Fault::BadGateway),
+        12..14 => Some(Fault::BadGateway),
+        14..16 => Some(Fault::ServerError(503)),
         16..18 => Some(Fault::TooManyRequests(1)),
         18 if may_be_late => Some(Fault::Slow(random.milliseconds(LATEST))),
         18..28 => Some(Fault::Slow(random.milliseconds(300))),
@@ -198,69 +193,6 @@ fn person(seed: u64) -> i64 {
     10_000 + i64::try_from(seed).unwrap()
 }
 
-/// The promises that are not kept yet.
-async fn broken(stage: &Stage, actors: &[Actor]) -> Vec<String> {
-    let mut broken = Vec::new();
-    if stage.sim.stored().contains("canary") {
-        broken.push("a password is stored".to_owned());
-    }
-    for actor in actors {
-        let mut fault = |what: &str| {
-            let chat = actor.phone.transcript();
-            broken.push(format!("STORY_SEED={} STORY_RUNS=1: {what}\n{chat}", actor.seed));
-        };
-        let changes = actor.phone.person().changes();
-        let own = actor.phone.person().id();
-        let act = changes.iter().rposition(|change| match change {
-            Change::Sent { from, .. } => *from == own,
-            // The page has said why, if it refused.
-            Change::Pressed { button, .. } => {
-                !actor.page_refused || *button != label("page-confirm-button")
-            }
-            Change::Edited { .. } | Change::Deleted { .. } | Change::Notice { .. } => false,
-        });
-        let answer = changes.iter().rposition(|change| match change {
-            Change::Sent { from, .. } => *from != own,
-            Change::Edited { .. } | Change::Notice { .. } => true,
-            Change::Pressed { .. } | Change::Deleted { .. } => false,
-        });
-        if act > answer {
-            fault("an act has no answer");
-        }
-        let chat = actor.phone.person().chat();
-        if chat.iter().any(|shown| shown.text.contains(&actor.password)) {
-            fault("a password is in the chat");
-        }
-        let dead = |id: &&str| chat.iter().any(|shown| texts::is(id, &shown.text));
-        if let Some(working) = WORKING.iter().find(|id| dead(id)) {
-            fault(&format!("{working} is still shown"));
-        }
-        for ids in [&["transfer-confirmed"][..], &["notice-arriving", "notice-received"]] {
-            let reports = |text: &str| ids.iter().any(|id| texts::is(id, text));
-            let reports = chat.iter().filter(|shown| reports(&shown.text));
-            let mut seen = HashSet::new();
-            let again =
-                reports.filter_map(|shown| hash(&shown.text)).find(|hash| !seen.insert(*hash));
-            if let Some(again) = again {
-                fault(&format!("{again} is reported in two messages"));
-            }
-        }
-        let own = stage.client.account(id(&actor.phone).into()).await.unwrap().unwrap().id;
-        let paid = transfers_of(stage, id(&actor.phone)).await.into_iter().filter(|transfer| {
-            let sent = transfer.from.account == Some(own);
-            sent && !matches!(
-                transfer.state,
-                TransferState::Quoted | TransferState::Cancelled | TransferState::Expired
-            )
-        });
-        let paid = paid.count();
-        if paid > actor.confirmed {
-            fault(&format!("{paid} payments of {} that were confirmed", actor.confirmed));
-        }
-    }
-    broken
-}
-
 /// Pays a coin to an address.
 fn fund(anvil: &Anvil, to: &str) {
     // One at a time: the node chooses the nonce.
@@ -270,11 +202,6 @@ fn fund(anvil: &Anvil, to: &str) {
     let payment = json!({ "from": from, "to": to, "value": "0xde0b6b3a7640000" });
     anvil.rpc("eth_sendTransaction", json!([payment])).unwrap();
     anvil.rpc("anvil_mine", json!(["0x2"])).unwrap();
-}
-
-/// The transaction that a message names.
-fn hash(text: &str) -> Option<&str> {
-    text.split_whitespace().find(|word| word.starts_with("0x") && word.len() == 66)
 }
 
 /// A person with a story.
@@ -288,15 +215,13 @@ struct Actor {
     on_page: bool,
     /// How often the password was given to confirm a payment.
     confirmed: usize,
-    /// Whether the last payment that the page was opened for was not confirmed there.
-    page_refused: bool,
 }
 
 impl Actor {
     fn new(stage: Arc<Stage>, seed: u64, phone: Phone) -> Self {
         let password = format!("canary {seed} on a quiet harbour wall");
         let (random, on_page) = (Random(seed), seed.is_multiple_of(4));
-        Self { stage, seed, random, phone, password, on_page, confirmed: 0, page_refused: false }
+        Self { stage, seed, random, phone, password, on_page, confirmed: 0 }
     }
 
     async fn act(mut self) -> Self {
@@ -311,12 +236,19 @@ impl Actor {
         let anvil = Arc::clone(&self.stage.anvil);
         tokio::task::spawn_blocking(move || fund(&anvil, &address)).await.unwrap();
         for _ in 0..3 + self.random.below(4) {
-            match self.random.below(8) {
+            match self.random.below(17) {
                 0 => self.says("/balance").await,
                 1 => self.says("/history").await,
                 2 => self.says("/receive").await,
                 3 => self.says("/help").await,
-                4 => self.presses_something().await,
+                4 | 5 => self.presses_something().await,
+                6 => self.limits().await,
+                7 => self.edits().await,
+                8 => self.forwards().await,
+                9 => self.changes_password().await,
+                10 => self.adds_contact().await,
+                11 => self.freezes().await,
+                12 => self.recovers().await,
                 _ => self.pays().await,
             }
         }
@@ -333,6 +265,9 @@ impl Actor {
             }
             return;
         }
+        if !self.until(|shown| texts::is("start-welcome", shown)).await {
+            return;
+        }
         let password = self.password.clone();
         self.says(&password).await;
         let open = ["start-welcome", "start-creating"];
@@ -347,6 +282,126 @@ impl Actor {
         let before = self.phone.person().changes().len();
         self.phone.says(text);
         self.waits(before + 1).await;
+    }
+
+    async fn limits(&mut self) {
+        let chosen = usize::try_from(self.random.below(3)).unwrap();
+        self.says(["/limit", "/limit 5", "/limit none"][chosen]).await;
+    }
+
+    /// Edits the last command, into a payment.
+    async fn edits(&mut self) {
+        let person = self.phone.person().clone();
+        let chat = person.chat();
+        let own = chat.iter().rev().find(|message| message.from == person.id());
+        let Some(command) = own.filter(|message| message.text.starts_with('/')) else { return };
+        let before = person.changes().len();
+        if person.edits(command.id, "/send @nobody 0.5").is_ok() {
+            self.waits(before + 1).await;
+        }
+    }
+
+    /// Forwards a message, which has the password in it at times. Where it was never asked for in
+    /// the chat, the bot leaves it there.
+    async fn forwards(&mut self) {
+        let text = match self.random.below(2) {
+            0 if !self.on_page => self.password.clone(),
+            _ => "see you at the harbour".to_owned(),
+        };
+        let before = self.phone.person().changes().len();
+        self.phone.person().forwards(&text);
+        self.waits(before + 1).await;
+    }
+
+    async fn changes_password(&mut self) {
+        self.says("/password").await;
+        if self.on_page || !self.until(|shown| texts::is("password-ask", shown)).await {
+            return;
+        }
+        let new = format!("{} {}", self.password, self.random.below(10));
+        self.says(&format!("{}\n{new}", self.password)).await;
+        // Otherwise either may be right.
+        if self.until(|shown| texts::is("password-changed", shown)).await {
+            self.password = new;
+        }
+    }
+
+    fn address(&self) -> String {
+        format!("seed{}@example.org", self.seed)
+    }
+
+    async fn adds_contact(&mut self) {
+        self.says("/contact").await;
+        if self.on_page || !self.presses_below("contact-none", "contact-add-button").await {
+            return;
+        }
+        if !self.until(|shown| texts::is("contact-ask-address", shown)).await {
+            return;
+        }
+        let address = self.address();
+        self.says(&address).await;
+        if !self.until(|shown| texts::is("contact-ask-password-new", shown)).await {
+            return;
+        }
+        let password = self.password.clone();
+        self.says(&password).await;
+        if self.until(|shown| texts::is("contact-ask-code", shown)).await {
+            self.says_code().await;
+        }
+    }
+
+    /// Says the code of the last e-mail that has one.
+    async fn says_code(&mut self) {
+        let mails = self.stage.mailbox.mails_to(&self.address());
+        if let Some(code) = mails.iter().rev().find_map(code_in) {
+            self.says(&code).await;
+        }
+    }
+
+    /// Recovers the wallet, as far as that is possible within the person's patience.
+    async fn recovers(&mut self) {
+        self.says("/recover").await;
+        if self.on_page || !self.presses_below("recover-ask", "recover-start-button").await {
+            return;
+        }
+        if self.until(|shown| texts::is("notice-recovery-code-sent", shown)).await {
+            self.says_code().await;
+        }
+        if self.presses_below("notice-recovery-ready", "recover-set-button").await
+            && self.until(|shown| texts::is("recover-ask-password", shown)).await
+        {
+            let new = format!("{} {}", self.password, self.random.below(10));
+            self.says(&new).await;
+            if self.until(|shown| texts::is("recover-done", shown)).await {
+                self.password = new;
+            }
+        }
+    }
+
+    /// Freezes the wallet, or unfreezes it.
+    async fn freezes(&mut self) {
+        self.says("/freeze").await;
+        if self.presses_below("freeze-ask", "freeze-now-button").await {
+            self.until(|shown| texts::is("freeze-frozen", shown)).await;
+        }
+        if self.presses_below("freeze-frozen", "freeze-lift-button").await
+            && !self.on_page
+            && self.until(|shown| texts::is("freeze-ask-password", shown)).await
+        {
+            let password = self.password.clone();
+            self.says(&password).await;
+        }
+    }
+
+    /// Presses a button of the last message, once that is this one.
+    async fn presses_below(&mut self, id: &str, button: &str) -> bool {
+        let before = self.phone.person().changes().len();
+        let pressed = self.until(|shown| texts::is(id, shown)).await
+            && self.phone.presses(&label(button)).is_ok();
+        if pressed {
+            self.waits(before + 1).await;
+        }
+        pressed
     }
 
     /// Waits until something has happened in the chat.
@@ -408,21 +463,21 @@ impl Actor {
             && let Some(screen) = self.phone.last_of_bot()
         {
             // She deletes the screen of the payment, or whatever is last.
-            let _ = self.phone.person().deletes(screen.id);
+            if !promises::SPEAKS_FOR_OTHERS.iter().any(|id| texts::is(id, &screen.text)) {
+                let _ = self.phone.person().deletes(screen.id);
+            }
         }
     }
 
     /// By the button of the last message, if it has one.
     async fn confirms_on_page(&mut self) {
         let Ok(url) = self.phone.opens(&label("page-confirm-button")) else { return };
-        self.page_refused = true;
         let Ok(page) = self.stage.open_page(&url).await else { return };
         let Ok(shown) = page.transfer().await else { return };
         self.confirmed += 1;
         let before = self.phone.person().changes().len();
         let confirm = ConfirmShown { password_hash: self.hash().await, view: shown.view };
         if page.confirm(&confirm).await.is_ok() {
-            self.page_refused = false;
             self.waits(before).await;
         }
     }

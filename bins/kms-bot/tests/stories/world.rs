@@ -36,12 +36,20 @@ pub(crate) const FILTERS: [(&str, &str); 9] = [
     (r"again in \d+ \w+", "again in <duration>"),
 ];
 
+/// Compares a text with its snapshot.
+macro_rules! assert_text {
+    ($name:literal, $text:expr) => {
+        insta::with_settings!({ filters => $crate::world::FILTERS, omit_expression => true }, {
+            insta::assert_snapshot!($name, $text);
+        });
+    };
+}
+pub(crate) use assert_text;
+
 /// Compares the transcript of a phone with its snapshot.
 macro_rules! assert_transcript {
     ($name:literal, $phone:expr) => {
-        insta::with_settings!({ filters => $crate::world::FILTERS, omit_expression => true }, {
-            insta::assert_snapshot!($name, $phone.transcript());
-        });
+        $crate::world::assert_text!($name, $phone.transcript());
     };
 }
 pub(crate) use assert_transcript;
