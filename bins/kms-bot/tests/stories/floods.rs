@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bot_api_sim::Fault;
+use bot_api_sim::{Change, Fault};
 use kms_client::Page;
 use kms_sandbox::{Stage, StageOptions};
 use kms_types::wire::HistoryEntry;
@@ -139,6 +139,14 @@ async fn what_a_flood_drops_is_answered_and_a_dropped_password_is_deleted() {
     let floods: Vec<_> = chat.iter().filter(|message| texts::is("flood", &message.text)).collect();
     assert_eq!(floods.len(), 1);
     assert_text!("flood", floods[0].text);
+    let busy = world.ann.person().changes().into_iter().find_map(|change| match change {
+        Change::Notice { text } => Some(text).filter(|text| texts::is("busy-notice", text)),
+        Change::Sent { .. }
+        | Change::Edited { .. }
+        | Change::Deleted { .. }
+        | Change::Pressed { .. } => None,
+    });
+    assert_text!("busy", busy.unwrap());
     world.forgets(ANNS).await;
     assert_eq!(world.stage.sim.unanswered_presses(), 0);
     world.stage.stop().await;

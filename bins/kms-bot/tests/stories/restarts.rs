@@ -114,6 +114,20 @@ async fn the_new_password_of_a_recovery_is_asked_for_again_after_a_kill() {
     world.stage.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_mobile_number_is_asked_for_again_after_a_kill() {
+    let (mut world, bot) = world(StageOptions::default()).await;
+    world.ann.says("/contact");
+    world.ann.bot("contact-mobile-none").await;
+    world.ann.press("contact-mobile-button");
+    world.ann.bot("contact-ask-mobile").await;
+    let _bot = restart(&world, bot, None);
+    world.ann.bot("contact-ask-mobile").await;
+    world.ann.person().shares_own_number("4915112345699").unwrap();
+    world.ann.bot_with("contact-mobile-added", &["99"]).await;
+    world.stage.stop().await;
+}
+
 /// Makes all questions older, and the bot's end as long ago.
 fn pass_minutes(world: &World, asked: u64, stopped: u64) {
     let text = std::fs::read_to_string(state(world)).unwrap();
