@@ -46,7 +46,8 @@ const REPAIRED: Duration = Duration::from_secs(10);
 /// How long a person waits for an answer before doing something else.
 const PATIENCE: Duration = Duration::from_secs(6);
 /// How long after the last fault everything has to be settled.
-const SETTLED: Duration = Duration::from_secs(60);
+const SETTLED: Duration = Duration::from_secs(120);
+
 #[expect(clippy::disallowed_methods, reason = "chooses the seeds of a run")]
 fn variable(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).map_or(otherwise, |text| text.parse().unwrap())
