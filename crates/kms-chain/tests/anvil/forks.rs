@@ -70,7 +70,7 @@ async fn two_servers_on_different_forks_finalize_only_what_they_read_themselves(
     other.round(world.now()).await.unwrap();
     assert_eq!(world.state(&sent).await, TransferState::Final);
     // Mined, taken back, mined again, final.
-    assert_eq!(world.event_count(&bob).await, 2);
+    assert_eq!(world.event_count(&bob).await, 4);
 }
 
 #[tokio::test]

@@ -144,9 +144,9 @@ async fn a_recipient_is_notified_of_a_payment_that_was_taken_back() {
     let hash = use_externally(&world, &ann);
     world.mine(1);
     world.tick().await;
-    // Not before it is final: the first block may come back.
+    // That it is lost is not said before it is final: the first block may come back.
     assert_eq!(world.state(&sent).await, TransferState::Broadcast);
-    assert_eq!(world.event_count(&bob).await, of_bob);
+    assert_eq!(world.event_count(&bob).await, of_bob + 1);
     world.mine(CONFIRMATIONS);
     world.tick().await;
     let lost = world.stored(&sent).await;
@@ -155,7 +155,7 @@ async fn a_recipient_is_notified_of_a_payment_that_was_taken_back() {
         (TransferState::Failed, Some(TransferFailure::Superseded))
     );
     assert_eq!(lost.superseded_by.map(hex::encode_prefixed), Some(hash));
-    assert_eq!(world.event_count(&bob).await, of_bob + 1);
+    assert_eq!(world.event_count(&bob).await, of_bob + 2);
 }
 
 #[tokio::test]

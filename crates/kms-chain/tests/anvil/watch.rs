@@ -165,65 +165,42 @@ async fn after_a_reorg_a_transfer_is_pending_and_mined_again() {
     assert_eq!((world.sent(&ann), world.balance(quote.to.address)), (1, quote.value.0));
 }
 
+/// It was said to arrive, and the blocks do not have it any more.
 #[tokio::test]
-async fn a_recipient_is_notified_once_despite_reorgs() {
+async fn a_recipient_is_notified_each_time_that_the_block_of_a_payment_is_removed() {
     let world = World::new().await;
     let (ann, bob) = (world.account(1, COIN).await, world.account(2, 0).await);
-    let before = world.event_count(&bob).await;
     let quote = world.quote(&ann, party(&bob), "0.1").await;
     world.confirm(&ann, &quote).await.unwrap();
-    world.mine(1);
-    world.tick().await;
-    assert_eq!(world.event_count(&bob).await, before + 1);
+    let mut notified = world.event_count(&bob).await;
     for _ in 0..2 {
-        world.rpc("anvil_reorg", json!([1, []]));
-        world.tick().await;
-        assert_eq!(world.state(&quote).await, TransferState::Broadcast);
         world.mine(1);
         world.tick().await;
         assert_eq!(world.state(&quote).await, TransferState::Mined);
-    }
-    assert_eq!(world.event_count(&bob).await, before + 1);
-}
-
-/// It was said to arrive, and the next blocks do not have it.
-#[tokio::test]
-async fn a_recipient_is_notified_of_a_payment_that_waits_or_is_cancelled_after_a_reorg() {
-    for is_cancelled in [false, true] {
-        let world = World::new().await;
-        let (ann, bob) = (world.account(1, COIN).await, world.account(2, 0).await);
-        let quote = world.quote(&ann, party(&bob), "0.1").await;
-        world.confirm(&ann, &quote).await.unwrap();
-        world.mine(1);
-        world.tick().await;
-        let before = world.event_count(&bob).await;
+        assert_eq!(world.event_count(&bob).await, notified + 1);
         world.rpc("anvil_reorg", json!([1, []]));
-        world.read_blocks().await;
+        world.tick().await;
         assert_eq!(world.state(&quote).await, TransferState::Broadcast);
-        assert_eq!(world.event_count(&bob).await, before);
-        if is_cancelled {
-            world.transfers.cancel(quote.id, world.now()).await.unwrap();
-        } else {
-            // Above every price that was signed, so that no step is left.
-            world.rpc("anvil_setNextBlockBaseFeePerGas", json!(["0x2e90edd000"]));
-            for _ in 0..5 {
-                world.mine(1);
-                world.rpc("anvil_setNextBlockBaseFeePerGas", json!(["0x2e90edd000"]));
-                world.tick().await;
-            }
-            let wait = world.stored(&quote).await.wait.map(|wait| wait.reason);
-            assert_eq!(wait, Some(WaitReason::Fee));
-        }
-        assert_eq!(world.event_count(&bob).await, before + 1, "{is_cancelled}");
+        assert_eq!(world.event_count(&bob).await, notified + 2);
+        notified += 2;
     }
-    // Who was never notified of it is not notified that it waits.
-    let world = World::new().await;
-    let (ann, bob) = (world.account(1, COIN).await, world.account(2, 0).await);
-    let before = world.event_count(&bob).await;
-    let quote = world.quote(&ann, party(&bob), "0.1").await;
-    world.confirm(&ann, &quote).await.unwrap();
+    // Why it waits, and that it is being cancelled, is its sender's business.
+    for _ in 0..5 {
+        // Above every price that was signed, so that no step is left.
+        world.rpc("anvil_setNextBlockBaseFeePerGas", json!(["0x2e90edd000"]));
+        world.mine(1);
+        world.rpc("anvil_setNextBlockBaseFeePerGas", json!(["0x2e90edd000"]));
+        world.tick().await;
+    }
+    let wait = world.stored(&quote).await.wait.map(|wait| wait.reason);
+    assert_eq!(wait, Some(WaitReason::Fee));
     world.transfers.cancel(quote.id, world.now()).await.unwrap();
-    assert_eq!(world.event_count(&bob).await, before);
+    assert_eq!(world.event_count(&bob).await, notified);
+    // Who was never notified of a payment is not notified that it is cancelled either.
+    let never = world.quote(&ann, party(&bob), "0.1").await;
+    world.confirm(&ann, &never).await.unwrap();
+    world.transfers.cancel(never.id, world.now()).await.unwrap();
+    assert_eq!(world.event_count(&bob).await, notified);
 }
 
 #[tokio::test]

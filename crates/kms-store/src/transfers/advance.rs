@@ -11,7 +11,7 @@ use kms_chain::transfer::{Transfer, TransferState, WaitReason};
 use kms_types::{Timestamp, TransferId};
 
 use super::row::to_i64;
-use super::{checks, find_row, notify_recipient, notify_sender, step, was_notified};
+use super::{checks, find_row, notify_sender, step};
 use crate::database::{AnyConnection, Failure};
 use crate::dialect::Dialect;
 use crate::schema::{signed_transactions, transfer_waits, transfers};
@@ -37,15 +37,9 @@ pub(super) fn advance(
                 Ok(true)
             })
         }
-        Progress::Waiting(reason) => {
-            notified(connection, id, change, now, |connection, transfer| {
-                let recorded = record_wait(connection, &key, reason, now)?;
-                if recorded {
-                    correct_recipient(connection, transfer, now)?;
-                }
-                Ok(recorded)
-            })
-        }
+        Progress::Waiting(reason) => notified(connection, id, change, now, |connection, _| {
+            record_wait(connection, &key, reason, now)
+        }),
         Progress::Resumed => {
             notified(connection, id, change, now, |connection, _| end_wait(connection, &key))
         }
@@ -59,24 +53,10 @@ pub(super) fn advance(
                     return Ok(false);
                 }
                 checks::schedule(connection, transfer, now)?;
-                correct_recipient(connection, transfer, now)?;
                 Ok(true)
             })
         }
     }
-}
-
-/// Notifies a recipient who was notified that the transfer arrives: a reorganisation removed its
-/// block, and it is not in the next one.
-fn correct_recipient(
-    connection: &mut AnyConnection,
-    transfer: &Transfer,
-    now: Timestamp,
-) -> Result<(), Failure> {
-    if was_notified(connection, transfer)? {
-        notify_recipient(connection, transfer, now)?;
-    }
-    Ok(())
 }
 
 /// Puts off the check of a transfer, and records that a node accepted its first transaction.

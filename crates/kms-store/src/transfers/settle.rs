@@ -202,15 +202,15 @@ fn reopen(
     }
     if was_final {
         spends::reserve_again(connection, keys, &transfer, now)?;
-        if was_notified(connection, &transfer)? {
-            notify_recipient(connection, &transfer, now)?;
-        }
     }
     if !was_final && outcome != StoredOutcome::Paid {
         spends::note_unpaid(connection, keys, &row.transfer_id, None)?;
     }
     if is_visible {
         notify_sender(connection, &transfer, now)?;
+        if was_notified(connection, &transfer)? {
+            notify_recipient(connection, &transfer, now)?;
+        }
     }
     Ok((id, was_final))
 }
@@ -267,9 +267,7 @@ fn record(
                 transfers::arrived.eq(arrived.map(|units| units.to_string())),
             ))
             .execute(connection)?;
-        if !was_notified(connection, &transfer)? {
-            notify_recipient(connection, &transfer, now)?;
-        }
+        notify_recipient(connection, &transfer, now)?;
         notify_sender(connection, &transfer, now)?;
     } else {
         let fee = if outcome == Outcome::Superseded { Wei::default() } else { fee };
