@@ -343,6 +343,15 @@ pub trait TransferStore: Send + Sync {
         mined: u64,
     ) -> Result<Outgoing, StoreError>;
 
+    /// Returns what [`Self::sign`] counts against the balance: also what earlier transfers may take
+    /// that no block has settled yet, because the count is one endpoint's word.
+    async fn reserved_spend(
+        &self,
+        chain_id: u64,
+        address: EthAddress,
+        mined: u64,
+    ) -> Result<Outgoing, StoreError>;
+
     /// Returns the limit that refuses the transfer at its maximum fee, if any, of an account that
     /// was last recovered at this time.
     async fn over_limit(

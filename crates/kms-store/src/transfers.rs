@@ -44,6 +44,7 @@ pub use self::history::{HistoryCursor, HistoryCursorError, HistoryEntry, Page};
 pub use self::in_flight::{InState, InWait};
 use self::row::Row;
 pub(crate) use self::row::to_i64;
+use self::sign::Counted;
 pub use self::spending_limits::{LimitRefused, Raises, Spending};
 use crate::audit::{self, AuditRow};
 use crate::convert::RowRef;
@@ -408,7 +409,19 @@ impl TransferStore for Database {
         address: EthAddress,
         mined: u64,
     ) -> Result<Outgoing, StoreError> {
-        self.blocking(move |connection| sign::pending_spend(connection, chain_id, address, mined))
+        let counted = Counted::Pending;
+        self.blocking(move |connection| sign::spend(connection, chain_id, address, mined, counted))
+            .await
+    }
+
+    async fn reserved_spend(
+        &self,
+        chain_id: u64,
+        address: EthAddress,
+        mined: u64,
+    ) -> Result<Outgoing, StoreError> {
+        let counted = Counted::Reserved;
+        self.blocking(move |connection| sign::spend(connection, chain_id, address, mined, counted))
             .await
     }
 

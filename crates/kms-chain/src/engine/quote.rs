@@ -229,7 +229,7 @@ impl Transfers {
                 (error, _) => error.into(),
             })?;
         let survey = &surveyed.survey;
-        let pending = self.store.pending_spend(chain_id, from, survey.mined).await?;
+        let pending = self.store.reserved_spend(chain_id, from, survey.mined).await?;
         // Checked again when it is signed, because several quotes may be confirmed at once.
         if pending.in_flight >= MAX_IN_FLIGHT {
             return Err(TooManyInFlight.into());

@@ -171,7 +171,7 @@ impl Transfers {
 
     async fn spare(&self, transfer: &Transfer, view: ChainView) -> Result<Spare, ConfirmError> {
         let (chain, from) = (self.chain.chain_id(), transfer.from.address);
-        let pending = self.store.pending_spend(chain, from, view.mined).await?;
+        let pending = self.store.reserved_spend(chain, from, view.mined).await?;
         let others = pending.wei.checked_sub(transfer.max_wei()).unwrap_or_default();
         let available = view.balance.checked_sub(others).unwrap_or_default();
         let available = available.checked_sub(transfer.ladder.data_fee()).unwrap_or_default();

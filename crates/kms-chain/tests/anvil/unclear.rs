@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use kms_chain::transfer::TransferState;
-use kms_chain::{Checked, ConfirmError};
+use kms_chain::{Checked, ConfirmError, QuoteError};
 use serde_json::{Value, json};
 
 use crate::stub::{Answer, Fate, start_proxy, start_proxy_by_call};
@@ -126,6 +126,7 @@ async fn a_count_of_mined_transactions_that_is_too_high_releases_no_reservation(
     let world = World::new().await;
     let ann = world.account(1, COIN).await;
     let first = world.quote(&ann, stranger(), "0.6").await;
+    let quote = world.quote(&ann, stranger(), "0.6").await;
     let first = world.confirm(&ann, &first).await.unwrap();
     let url = start_proxy_by_call(&world.anvil.url(), |call| {
         let is_mined = call.get("method") == Some(&json!("eth_getTransactionCount"))
@@ -133,8 +134,9 @@ async fn a_count_of_mined_transactions_that_is_too_high_releases_no_reservation(
         if is_mined { Fate::Answered(Answer::Result(json!("0x1"))) } else { Fate::Passed }
     });
     let server = world.through(&url);
-    // The quote signs nothing.
-    let quote = server.quote(request(&ann, stranger(), "0.6"), world.now()).await.unwrap();
+    let quoted = server.quote(request(&ann, stranger(), "0.6"), world.now()).await;
+    assert!(matches!(quoted, Err(QuoteError::Insufficient { .. })), "{quoted:?}");
+    // Before the first payment was signed, it was covered.
     let Checked::Ready(ready) = server.check(quote.id, shown(&quote)).await.unwrap() else {
         panic!("confirmed before")
     };

@@ -193,27 +193,10 @@ pub(super) fn check_sender(
 }
 
 /// Returns every transfer of the wallet with a nonce from `mined` on, whatever its state, in the
-/// order of nonces: what is below is in the balance, and what is not below may not be.
-fn from_nonce(
-    connection: &mut AnyConnection,
-    chain_id: i64,
-    address: &str,
-    mined: u64,
-) -> Result<Vec<Row>, Failure> {
-    Ok(transfers::table
-        .filter(transfers::chain_id.eq(chain_id))
-        .filter(transfers::from_address.eq(address))
-        // Without this the partial index is not used.
-        .filter(transfers::nonce.is_not_null())
-        .filter(transfers::nonce.assume_not_null().ge(to_i64(mined)))
-        .order(transfers::nonce)
-        .select(Row::as_select())
-        .load(connection)?)
-}
-
-/// Returns the transfers of [`from_nonce`], and the earlier ones that may be pending although the
-/// chain's count says that they are mined: no block that was read has settled them. The count is
-/// the word of one endpoint, and one that is too high must not release what they take.
+/// order of nonces: what is below is in the balance, and what is not below may not be. Also the
+/// earlier ones that may be pending although the chain's count says that they are mined: no block
+/// that was read has settled them. The count is the word of one endpoint, and one that is too high
+/// must not release what they take.
 pub(super) fn reserving(
     connection: &mut AnyConnection,
     chain_id: i64,
@@ -296,15 +279,28 @@ fn in_flight(others: &[Row], nonces: Range<u64>) -> u32 {
     u32::try_from(held).unwrap_or(u32::MAX)
 }
 
-/// What the wallet's transfers with a nonce from `mined` on may take, and how many of them are
+/// What is counted of a wallet's transfers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Counted {
+    /// Those that the chain's count does not include.
+    Pending,
+    /// Those that a signature counts, too.
+    Reserved,
+}
+
+/// What the wallet's transfers may take, and how many of them with a nonce from `mined` on are
 /// before the next one.
-pub(super) fn pending_spend(
+pub(super) fn spend(
     connection: &mut AnyConnection,
     chain_id: u64,
     address: EthAddress,
     mined: u64,
+    counted: Counted,
 ) -> Result<Outgoing, Failure> {
-    let others = from_nonce(connection, to_i64(chain_id), &address.to_lower_hex(), mined)?;
+    let mut others = reserving(connection, to_i64(chain_id), &address.to_lower_hex(), mined)?;
+    if counted == Counted::Pending {
+        others.retain(|row| row.nonce().is_some_and(|nonce| nonce >= mined));
+    }
     let next = gap(connection, &others, mined)?.unwrap_or(u64::MAX);
     let in_flight = in_flight(&others, mined..next);
     Ok(Outgoing { in_flight, ..super::outgoing(others)? })
