@@ -421,6 +421,9 @@ create index audit_changes on audit (account_id, seq) where phase = 'outcome' an
     and action in ('create', 'change_password', 'change_contact', 'confirm_email', 'recover',
     'freeze', 'request_unfreeze', 'unfreeze', 'rescue', 'enter_page', 'request_page_leave',
     'keep_page_only', 'leave_page', 'extend_wait', 'rewrap', 'restore', 'reseal');
+-- The payments that an account signed in a day, which a limit has to count.
+create index audit_sends on audit (account_id, at) where action = 'send' and phase = 'outcome'
+    and outcome = 'ok';
 create index audit_guesses on audit (account_id, at)
     where phase = 'outcome' and outcome in ('wrong_password', 'account_exists');
 create index audit_telegram on audit (telegram_id, seq);

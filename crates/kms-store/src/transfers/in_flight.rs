@@ -86,8 +86,9 @@ impl Database {
     /// # Errors
     /// When the database does not answer.
     pub async fn waits_by_reason(&self) -> Result<Vec<InWait>, StoreError> {
+        // `cross join`, so that SQLite looks up the few that wait, and not the other way round.
         let count = "select chain_id, reason, count(*) as count from transfer_waits \
-             join transfers on id = transfer_id group by chain_id, reason";
+             cross join transfers where id = transfer_id group by chain_id, reason";
         self.blocking(move |connection| {
             let rows: Vec<WaitRow> = diesel::sql_query(count).load(connection)?;
             let parse = |row: WaitRow| {

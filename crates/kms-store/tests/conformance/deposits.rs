@@ -3,7 +3,7 @@
 use kms_chain::follower::{BlockRef, Deposit, DepositStore, Payment};
 use kms_core::account::Account;
 use kms_store::{HistoryEntry, Page};
-use kms_types::{DepositEvent, EthAddress, EventCursor, EventKind, U256, Units};
+use kms_types::{AssetId, DepositEvent, EthAddress, EventCursor, EventKind, Token, U256, Units};
 
 use crate::fixtures::{Subject, events, insert, on_every_database};
 use crate::transfers::{CHAIN, COIN, NOW};
@@ -12,6 +12,7 @@ on_every_database!(
     a_cursor_starts_once_and_advances_from_its_position,
     a_deposit_is_notified_once_with_the_cursor,
     small_deposits_are_summed_up_once_a_day,
+    each_asset_has_its_own_amount_below_which_deposits_are_summed_up,
     payments_to_others_are_left_out,
     many_addresses_are_looked_up_together,
 );
@@ -111,6 +112,47 @@ async fn small_deposits_are_summed_up_once_a_day(subject: Subject) {
     // One more of the same day, by a clock that is behind, is notified too.
     assert!(record(3, 4, vec![small(5, 1)]).await);
     assert_eq!(database.notify_digests(tomorrow, 10).await.unwrap(), 1);
+}
+
+async fn each_asset_has_its_own_amount_below_which_deposits_are_summed_up(subject: Subject) {
+    let ann = insert(&subject.database, 1, "ann").await;
+    let token = |byte: u8, symbol: &str| {
+        Some(Token { symbol: symbol.parse().unwrap(), address: [byte; 20].into(), decimals: 6 })
+    };
+    let (usdc, dai) = (token(0x33, "USDC"), token(0x44, "DAI"));
+    let units = |units| Units(U256::from(units));
+    let least = [(COIN, units(100_u64)), (AssetId::of(CHAIN, usdc.as_ref()), units(50))].into();
+    let database = subject.database.clone().with_notice_from(least);
+    database.start_at(CHAIN, block(1)).await.unwrap();
+    let deposit = |hash, token: &Option<Token>, value| Deposit {
+        account: ann.id,
+        payment: Payment {
+            token: token.clone(),
+            value: units(value),
+            ..payment(ann.wallet.address, hash)
+        },
+    };
+    let found = vec![
+        deposit(1, &None, 60),
+        deposit(2, &usdc, 60),
+        deposit(3, &usdc, 40),
+        deposit(4, &usdc, 3),
+        // Without an amount of its own each one is notified.
+        deposit(5, &dai, 1),
+    ];
+    assert!(database.record_deposits(CHAIN, block(1), block(2), found, NOW).await.unwrap());
+    let tomorrow = NOW.plus(std::time::Duration::from_secs(24 * 60 * 60));
+    assert_eq!(database.notify_digests(tomorrow, 10).await.unwrap(), 2);
+    let mut notified = Vec::new();
+    for event in events(&database, EventCursor::default(), 5).await {
+        let Some(id) = event.deposit else { continue };
+        let found = database.external_deposit(id).await.unwrap().unwrap();
+        let symbol = found.token.map(|token| token.symbol.to_string()).unwrap_or_default();
+        notified.push((symbol, found.value.0.to::<u64>(), found.count));
+    }
+    notified.sort();
+    let expected = [("", 60, 1), ("DAI", 1, 1), ("USDC", 43, 2), ("USDC", 60, 1)];
+    assert_eq!(notified, expected.map(|(symbol, value, count)| (symbol.to_owned(), value, count)));
 }
 
 async fn payments_to_others_are_left_out(subject: Subject) {

@@ -20,6 +20,35 @@ on_every_database!(
     old_attempts_are_deleted_except_what_is_in_a_block,
 );
 
+/// Another server is claiming the check of one of two transfers at this moment.
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn a_claim_does_not_wait_for_another_one() {
+    use diesel::connection::SimpleConnection;
+    let subject = Subject::postgres().await;
+    let database = &subject.database;
+    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
+    let mut signed = Vec::new();
+    for nonce in 0..2 {
+        let quote = transfer(&ann, &bob, 100, NOW);
+        database.insert_quote(quote.clone()).await.unwrap();
+        let view = view(1, 10_000, nonce);
+        database.sign(quote.id, view, SpendingRules::default(), NOW, sign()).await.unwrap();
+        signed.push(quote.id);
+    }
+    let mut other = subject.postgres_connection();
+    let lock = format!(
+        "begin; select transfer_id from transfer_checks where transfer_id = '{}' for update",
+        signed[0]
+    );
+    other.batch_execute(&lock).unwrap();
+    let claimed = database.claim_due(CHAIN, DUE, 10).await.unwrap();
+    assert_eq!(claimed.iter().map(|due| due.transfer.id).collect::<Vec<_>>(), [signed[1]]);
+    other.batch_execute("rollback").unwrap();
+    let claimed = database.claim_due(CHAIN, DUE, 10).await.unwrap();
+    assert_eq!(claimed.iter().map(|due| due.transfer.id).collect::<Vec<_>>(), [signed[0]]);
+}
+
 async fn transfers_in_flight_are_counted_by_state_and_reason(subject: Subject) {
     let database = &subject.database;
     assert_eq!(database.transfers_in_flight().await.unwrap(), []);

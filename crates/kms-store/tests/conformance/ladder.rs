@@ -199,7 +199,7 @@ async fn a_cancellation_that_is_signed_again_reserves_what_can_still_be_taken(su
 }
 
 /// Signs at this price with a wallet that was opened at this version.
-fn sign_again(step: u8, price: u128, wallet_version: i64) -> (ChoosePrices, SignAgain) {
+pub(crate) fn sign_again(step: u8, price: u128, wallet_version: i64) -> (ChoosePrices, SignAgain) {
     let price = Fees::Legacy { price };
     let ladder = Box::new(move |again: &Transfer, _nonce| {
         let signed = |fees| SignedBytes { tx_hash: [step; 32], fees, sealed: vec![step; 3] };

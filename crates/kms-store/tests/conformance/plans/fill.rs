@@ -9,9 +9,8 @@ const ROWS: u32 = 200_000;
 const BATCH: u32 = 20_000;
 
 /// Tables that have few rows however many transfers there are, or that no transfer touches.
-const SMALL: [&str; 17] = [
+const SMALL: [&str; 16] = [
     "api_tokens",
-    "audit",
     "audit_head",
     "chain_cursors",
     "email_changes",
@@ -112,7 +111,9 @@ fn value(subject: &Subject, ann: &Account, table: &str, column: &str) -> String 
         "telegram_id" => "1000000 + n".to_owned(),
         "canonical" | "key" => digits,
         // More than a day ago.
-        "at" if table == "spends" => "n - 1000000000".to_owned(),
+        "at" if table == "spends" || table == "audit" => "n - 1000000000".to_owned(),
+        "subject" => uuid,
+        "chain_seq" => "n + 1000000".to_owned(),
         "block" => "n".to_owned(),
         "next_at" if table == "wallet_balances" => "n".to_owned(),
         "nonce" => "n + 10".to_owned(),
