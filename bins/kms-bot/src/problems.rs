@@ -35,6 +35,8 @@ pub(crate) fn problem(error: &ClientError, network: Option<&Network>) -> Html {
         ErrorCode::PageRequired => html!("problem-page-required"),
         ErrorCode::AccountExists => html!("problem-account-exists"),
         ErrorCode::ChainUnavailable => html!("problem-chain-unavailable"),
+        ErrorCode::ChainContradicted => html!("problem-chain-contradicted"),
+        ErrorCode::PricesUnconfirmed => html!("problem-prices-unconfirmed"),
         ErrorCode::SelfTransfer => html!("problem-self-transfer"),
         ErrorCode::InsufficientFunds => insufficient(problem, network),
         ErrorCode::LimitReached => over_limit(problem.limit.as_ref(), network),

@@ -150,7 +150,7 @@ impl ApiError {
             // A missing version of a key is available again once it is configured.
             Self::Store(StoreError::Unavailable { .. } | StoreError::NoRowKey { .. })
             | Self::Seal(SealError::NoKey(_)) => ErrorCode::StoreUnavailable,
-            Self::Chain(_) => ErrorCode::ChainUnavailable,
+            Self::Chain(error) => chain_code(error),
             Self::Store(
                 StoreError::Corrupt { .. }
                 | StoreError::Tampered { .. }
@@ -176,6 +176,14 @@ impl ApiError {
             ErrorCode::ChainUnavailable => {
                 "the chain is unavailable and nothing was signed; repeat the request later"
             }
+            ErrorCode::ChainContradicted => {
+                "the chain does not have an earlier payment of this wallet that was final, and \
+                    nothing was signed; repeat the request later"
+            }
+            ErrorCode::PricesUnconfirmed => {
+                "no two endpoints of the chain agree on what a transaction costs, and nothing was \
+                    signed; repeat the request later"
+            }
             ErrorCode::PasswordLocked => {
                 "too many wrong passwords; repeat after `retry_after` \
                 seconds"
@@ -195,9 +203,11 @@ impl ApiError {
                 | CustodyError::Recovery(RecoveryError::NotReady { until }),
             ) => until.since(clock::now()),
             _ => match self.code() {
-                ErrorCode::Busy | ErrorCode::StoreUnavailable | ErrorCode::ChainUnavailable => {
-                    Duration::from_secs(1)
-                }
+                ErrorCode::Busy
+                | ErrorCode::StoreUnavailable
+                | ErrorCode::ChainUnavailable
+                | ErrorCode::PricesUnconfirmed => Duration::from_secs(1),
+                ErrorCode::ChainContradicted => Duration::from_secs(60),
                 _ => return None,
             },
         };
@@ -271,6 +281,31 @@ impl ResponseError for ApiError {
     }
 }
 
+/// Returns the code of an error of the chain: that its endpoints contradict each other, or what was
+/// final, is no outage.
+#[deny(clippy::wildcard_enum_match_arm)]
+fn chain_code(error: &ChainError) -> ErrorCode {
+    match error {
+        ChainError::Contradicted { .. } => ErrorCode::ChainContradicted,
+        ChainError::UnconfirmedPrices => ErrorCode::PricesUnconfirmed,
+        ChainError::NotAToken => ErrorCode::TokenMismatch,
+        ChainError::Unavailable(_)
+        | ChainError::RateLimited { .. }
+        | ChainError::WrongChain { .. }
+        | ChainError::Stalled { .. }
+        | ChainError::Refused { .. }
+        | ChainError::Reverted { .. }
+        | ChainError::FalseReceipts { .. }
+        | ChainError::Unconfirmed { .. }
+        // No request asks what is final.
+        | ChainError::NoFinality
+        | ChainError::NoBlock { .. }
+        | ChainError::NoEndpoint
+        | ChainError::InvalidUrl
+        | ChainError::HttpClient => ErrorCode::ChainUnavailable,
+    }
+}
+
 /// Returns the HTTP status of an error code.
 #[deny(clippy::wildcard_enum_match_arm)]
 pub(crate) fn status(code: ErrorCode) -> StatusCode {
@@ -318,6 +353,8 @@ pub(crate) fn status(code: ErrorCode) -> StatusCode {
         | ErrorCode::LimitReached
         | ErrorCode::Busy => StatusCode::TOO_MANY_REQUESTS,
         ErrorCode::ChainUnavailable
+        | ErrorCode::ChainContradicted
+        | ErrorCode::PricesUnconfirmed
         | ErrorCode::StoreUnavailable
         | ErrorCode::RecoveriesPaused
         | ErrorCode::PaymentsPaused => StatusCode::SERVICE_UNAVAILABLE,
@@ -385,6 +422,29 @@ impl From<ConfirmError> for ApiError {
             },
             ConfirmError::Chain(error) => error.into(),
             ConfirmError::Store(error) => error.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_that_contradicts_itself_is_no_outage() {
+        for (error, code) in [
+            (ChainError::Contradicted { nonce: 3 }, ErrorCode::ChainContradicted),
+            (ChainError::UnconfirmedPrices, ErrorCode::PricesUnconfirmed),
+            (ChainError::NotAToken, ErrorCode::TokenMismatch),
+            (ChainError::NoEndpoint, ErrorCode::ChainUnavailable),
+        ] {
+            let error = ApiError::from(ConfirmError::Chain(error));
+            assert_eq!(error.code(), code);
+            let may_repeat = code != ErrorCode::TokenMismatch;
+            assert_eq!(error.retry_after().is_some(), may_repeat, "{code:?}");
+            assert_eq!(error.status_code().is_server_error(), may_repeat, "{code:?}");
+            let is_outage = error.detail().contains("unavailable");
+            assert_eq!(is_outage, code == ErrorCode::ChainUnavailable, "{}", error.detail());
         }
     }
 }

@@ -125,6 +125,10 @@ error_codes! {
     TokenMismatch = "token_mismatch",
     /// No endpoint of the chain is available.
     ChainUnavailable = "chain_unavailable",
+    /// The chain does not have an earlier payment of the wallet that was final. Nothing was signed.
+    ChainContradicted = "chain_contradicted",
+    /// No two endpoints of the chain agree on what a transaction costs. Nothing was signed.
+    PricesUnconfirmed = "prices_unconfirmed",
     /// A database or a key of the server is unavailable; the outcome may be unknown.
     StoreUnavailable = "store_unavailable",
     /// A concurrent change came first; fetch the resource again.

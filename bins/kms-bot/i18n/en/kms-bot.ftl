@@ -1,7 +1,6 @@
 ### The texts of kms-bot in English, with a section for each flow.
 ###
-### Messages are Telegram HTML; variables are escaped when a message is rendered (src/texts.rs).
-### Ids that end in -button, -description, -notice or -status are plain text.
+### Messages are Telegram HTML, with escaped variables (src/texts.rs). Ids that end in -button, -description, -notice or -status are plain text.
 
 ## Any flow
 
@@ -532,6 +531,8 @@ problem-frozen = Your wallet is frozen. Send /freeze to see how it is unfrozen.
 problem-page-required = Your password is used on your wallet's own page alone, not in this chat. Please open the page.
 problem-account-exists = You already have a wallet, with a different password. Send /start to see it.
 problem-chain-unavailable = The network is not responding right now. Please try again in a minute.
+problem-chain-contradicted = The network no longer shows an earlier payment of yours that was final. Nothing new is sent until it does. Your money is safe; please try again later.
+problem-prices-unconfirmed = The network's fee cannot be confirmed right now. Nothing was sent. Please try again in a minute.
 problem-self-transfer = That is your own wallet.
 problem-insufficient-token = You don't have enough: { $amount } more is needed.
 problem-insufficient-coin = You don't have enough: { $amount } more is needed, including the network fee.

@@ -120,7 +120,9 @@ fn refusal(error: &ClientError) -> Refusal {
         | ErrorCode::Busy
         | ErrorCode::TooManyInFlight
         | ErrorCode::PaymentsPaused
-        | ErrorCode::ChainUnavailable => Refusal::Temporary,
+        | ErrorCode::ChainUnavailable
+        | ErrorCode::ChainContradicted
+        | ErrorCode::PricesUnconfirmed => Refusal::Temporary,
         ErrorCode::MalformedRequest
         | ErrorCode::InvalidField
         | ErrorCode::BodyTooLarge
