@@ -54,7 +54,7 @@ async function attempt() {
 async function load() {
   context.launch = await api.open(telegram.initData);
   context.purpose = context.launch.purpose.slice(0, 1);
-  setTimeout(expired, Math.max(0, context.launch.expires_at - Date.now()));
+  setTimeout(expired, context.launch.expires_in * 1_000);
   [context.network] = await Promise.all([api.get('/network'), reload()]);
 }
 

@@ -88,6 +88,6 @@ fn answer(launch: &launch::Launch, opened: &OpenedLaunch) -> HttpResponse {
     HttpResponse::Ok().json(wire::OpenedLaunch {
         purpose: launch.purpose.to_string(),
         telegram_id: launch.user,
-        expires_at: expiry(opened),
+        expires_in: expiry(opened).since(clock::now()).as_secs(),
     })
 }

@@ -28,8 +28,9 @@ pub struct OpenedLaunch {
     pub purpose: String,
     /// Who opened it: the salt of the password hash is made of it.
     pub telegram_id: TelegramId,
-    /// Until when the key authorizes this purpose.
-    pub expires_at: Timestamp,
+    /// For how many more seconds the key authorizes this purpose: the page has no clock that it
+    /// can compare with the server's.
+    pub expires_in: u64,
 }
 
 /// The sign by which the owner knows the page. Bearer tokens cannot read it, so no look-alike shows
