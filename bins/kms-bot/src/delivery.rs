@@ -343,7 +343,7 @@ impl Delivery {
             // A user who has blocked the bot is greeted first.
             chat.missed.greeted |= chat.missed.is_empty();
             chat.missed.given_up = true;
-            notices::keep_missed(&mut chat.missed, event);
+            notices::keep_missed(chat, event);
         });
         queue.given_up = Some(Instant::now() + PAUSE);
     }
@@ -359,7 +359,7 @@ impl Delivery {
             for next in all {
                 match next {
                     Next::Alert(Waiting { event, .. }) | Next::Payment(Waiting { event, .. }) => {
-                        notices::keep_missed(&mut chat.missed, event);
+                        notices::keep_missed(chat, event);
                     }
                     Next::Digest(Digest { received, .. }) => {
                         chat.missed.deposits += received.iter().map(Received::count).sum::<u64>();

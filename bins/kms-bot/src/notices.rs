@@ -13,7 +13,8 @@ use crate::flows::send::screen;
 use crate::flows::send::terms::ClientRef;
 use crate::flows::{FLOWS, balance_button, freeze, history_button, recovery, start};
 use crate::format::{amount, time};
-use crate::journal::missed::{Missed, MissedPart};
+use crate::journal::Chat;
+use crate::journal::missed::MissedPart;
 use crate::journal::reports::{Mark, PaymentMessage, Report};
 use crate::page::{self, OnPage, Place};
 use crate::texts::{Count, Html, html};
@@ -21,7 +22,7 @@ use crate::texts::{Count, Html, html};
 /// Delivers the notice of an event, if there is one.
 pub(crate) async fn deliver(context: &Context, event: &Event) -> HandlerResult {
     if let EventBody::Transfer { kind: TransferEvent::Changed, transfer } = &event.what {
-        return update_transfer(context, event, transfer).await;
+        return update_transfer(context, event.telegram_id, transfer).await;
     }
     let user = event.telegram_id;
     if let EventBody::Transfer { kind: TransferEvent::Received, transfer } = &event.what {
@@ -190,6 +191,12 @@ async fn missed_notice(
             }
             Ok(None)
         }
+        MissedPart::Contradicted(transfer) => {
+            if let Some(transfer) = context.kms.transfer(transfer).await? {
+                update_transfer(context, user, &transfer).await?;
+            }
+            Ok(None)
+        }
         MissedPart::Received(count) => {
             let text = html!("notice-missed-payments", count = Count(count));
             Ok(Some((text, payments_keyboard())))
@@ -198,7 +205,19 @@ async fn missed_notice(
 }
 
 /// Keeps an event that cannot be delivered for when the user comes back.
-pub(crate) fn keep_missed(missed: &mut Missed, event: Event) {
+pub(crate) fn keep_missed(chat: &mut Chat, event: Event) {
+    let shown = |transfer: &Transfer| chat.payment(transfer.id).map(|known| known.state);
+    let is_contradicted = match &event.what {
+        EventBody::Transfer { transfer, .. } => {
+            shown(transfer).is_some_and(|shown| contradicts(shown, transfer))
+        }
+        EventBody::Account { .. }
+        | EventBody::Security { .. }
+        | EventBody::Recovery { .. }
+        | EventBody::Deposit { .. }
+        | EventBody::Unknown { .. } => false,
+    };
+    let missed = &mut chat.missed;
     match &event.what {
         EventBody::Security { .. } | EventBody::Recovery { .. } | EventBody::Account { .. } => {
             missed.push(event);
@@ -218,8 +237,14 @@ pub(crate) fn keep_missed(missed: &mut Missed, event: Event) {
             }
             TransferState::Quoted | TransferState::Expired | TransferState::Unknown => {}
         },
+        EventBody::Transfer { kind: TransferEvent::Changed, transfer } if is_contradicted => {
+            missed.contradicted.insert(transfer.id);
+        }
         // The transfer's message, which the user sees in the history.
-        EventBody::Transfer { kind: TransferEvent::Changed, .. } | EventBody::Unknown { .. } => {}
+        EventBody::Transfer { kind: TransferEvent::Changed, transfer } => {
+            missed.contradicted.remove(&transfer.id);
+        }
+        EventBody::Unknown { .. } => {}
     }
 }
 
@@ -228,18 +253,23 @@ fn hash(tx_hash: Option<&str>) -> Html {
 }
 
 /// Shows a transfer's new state in its message. Transfers of other clients have no message.
-async fn update_transfer(context: &Context, event: &Event, transfer: &Transfer) -> HandlerResult {
+async fn update_transfer(
+    context: &Context,
+    user: TelegramId,
+    transfer: &Transfer,
+) -> HandlerResult {
     let Some(ClientRef { message, .. }) = ClientRef::of(transfer) else { return Ok(()) };
-    context.end_step_if(event.telegram_id, |step: &OnPage| {
-        step.purpose == Purpose::Confirm(transfer.id)
-    });
-    let user = event.telegram_id;
+    context.end_step_if(user, |step: &OnPage| step.purpose == Purpose::Confirm(transfer.id));
     if let Some(known) = context.journal.chat(user).payment(transfer.id) {
-        if has_ended(known.state) && is_pending(transfer) {
+        if contradicts(known.state, transfer) {
             // The event may be older than the message.
-            let current = context.kms.transfer(transfer.id).await?.filter(is_pending);
+            let current = context.kms.transfer(transfer.id).await?;
+            let current = current.filter(|current| contradicts(known.state, current));
             let Some(current) = current else { return Ok(()) };
-            let report = Report::Reopened(transfer.id);
+            let report = match is_pending(&current) {
+                true => Report::Reopened(current.id),
+                false => Report::Payment(current.id, current.state),
+            };
             return screen::report(context, user, &current, known, report).await;
         }
         if known.reopened && has_ended(transfer.state) {
@@ -250,15 +280,15 @@ async fn update_transfer(context: &Context, event: &Event, transfer: &Transfer) 
     match transfer.state {
         // If the user deleted the message, a new one reports how the transfer ended.
         TransferState::Mined | TransferState::Failed => {
-            screen::show(context, event.telegram_id, message, transfer).await
+            screen::show(context, user, message, transfer).await
         }
         // With the ways out of a wait.
         TransferState::Signed | TransferState::Broadcast if transfer.wait.is_some() => {
-            screen::show(context, event.telegram_id, message, transfer).await
+            screen::show(context, user, message, transfer).await
         }
         // By a transaction, after it was sent.
         TransferState::Cancelled if transfer.fee.is_some() => {
-            screen::show(context, event.telegram_id, message, transfer).await
+            screen::show(context, user, message, transfer).await
         }
         TransferState::Quoted
         | TransferState::Cancelled
@@ -266,10 +296,16 @@ async fn update_transfer(context: &Context, event: &Event, transfer: &Transfer) 
         | TransferState::Broadcast
         | TransferState::Final
         | TransferState::Expired
-        | TransferState::Unknown => {
-            screen::update(context, event.telegram_id, message, transfer).await
-        }
+        | TransferState::Unknown => screen::update(context, user, message, transfer).await,
     }
+}
+
+/// Whether a message that shows a payment in this state says how it ended, and the payment is
+/// pending or has ended in another way.
+fn contradicts(shown: TransferState, transfer: &Transfer) -> bool {
+    let is_paid = |state| matches!(state, TransferState::Mined | TransferState::Final);
+    let is_other_end = has_ended(transfer.state) && is_paid(transfer.state) != is_paid(shown);
+    has_ended(shown) && (is_pending(transfer) || is_other_end)
 }
 
 fn is_pending(transfer: &Transfer) -> bool {

@@ -21,6 +21,8 @@ pub(crate) struct Missed {
     pub(crate) transfers: BTreeSet<TransferId>,
     /// The transfers that had arrived and were taken back.
     pub(crate) taken_back: BTreeSet<TransferId>,
+    /// The payments of this user that did not end as the message about them says.
+    pub(crate) contradicted: BTreeSet<TransferId>,
     /// The other notices, none of which is of a payment; the oldest first.
     pub(crate) events: Vec<Event>,
     /// How many older ones of these were not kept.
@@ -49,9 +51,10 @@ impl Missed {
         let payments = self.deposits.saturating_add(transfers);
         let event = self.events.first().cloned().map(Box::new).map(MissedPart::Event);
         let taken_back = self.taken_back.first().copied().map(MissedPart::TakenBack);
+        let contradicted = self.contradicted.first().copied().map(MissedPart::Contradicted);
         let received = (payments > 0).then_some(MissedPart::Received(payments));
         let more = (self.more > 0).then_some(MissedPart::More(self.more));
-        let first = more.or(event).or(taken_back).or(received)?;
+        let first = more.or(event).or(contradicted).or(taken_back).or(received)?;
         Some(if self.greeted { first } else { MissedPart::Greeting })
     }
 
@@ -62,6 +65,7 @@ impl Missed {
             Some(MissedPart::Greeting) => self.greeted = true,
             Some(MissedPart::More(_)) => self.more = 0,
             Some(MissedPart::Event(_)) => drop(self.events.remove(0)),
+            Some(MissedPart::Contradicted(_)) => drop(self.contradicted.pop_first()),
             Some(MissedPart::TakenBack(_)) => drop(self.taken_back.pop_first()),
             Some(MissedPart::Received(_)) | None => {
                 self.deposits = 0;
@@ -82,6 +86,8 @@ pub(crate) enum MissedPart {
     /// The number of notices that were not kept.
     More(u64),
     Event(Box<Event>),
+    /// A payment of this user that did not end as the message about it says.
+    Contradicted(TransferId),
     /// A transfer that had arrived and was taken back.
     TakenBack(TransferId),
     /// The number of payments that were received.
