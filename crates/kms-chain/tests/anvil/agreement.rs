@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use kms_chain::transfer::Fees;
 use kms_chain::{Chain, ChainError, Endpoint, Market, QuoteError};
 use kms_testkit::Anvil;
 use serde_json::json;
@@ -105,6 +106,48 @@ async fn two_of_three_endpoints_agree_on_the_price() {
     }
     assert_eq!(base_fee(over(&[DOWN, &one, &two]).market().await).unwrap(), 1);
     assert_eq!(base_fee(over(&[&two]).market().await).unwrap(), 2);
+}
+
+/// A proxy whose blocks paid these tips, by their percentiles.
+fn tipping(node: &str, tip: u128) -> String {
+    let node_url = node.to_owned();
+    stub::start_proxy_by_call(node, move |call| {
+        let method = stub::method_of(call);
+        if method != "eth_feeHistory" {
+            return Fate::Passed;
+        }
+        let mut history = stub::ask(&node_url, method, call.get("params").unwrap());
+        let blocks = history.get("gasUsedRatio").unwrap().as_array().unwrap().len();
+        *history.get_mut("gasUsedRatio").unwrap() = json!(vec![1.0; blocks]);
+        let tips = vec![vec![format!("{tip:#x}"); 3]; blocks];
+        *history.get_mut("reward").unwrap() = json!(tips);
+        Fate::Answered(Answer::Result(history))
+    })
+}
+
+#[tokio::test]
+async fn one_false_fee_history_of_several_sets_no_tip() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    world.mine(3);
+    let (honest, high) = (world.anvil.url(), tipping(&world.anvil.url(), 900 * GWEI));
+    let first_tip = async |urls: &[&str]| {
+        let server = world.over(over(urls));
+        let quote = server.quote(request(&ann, stranger(), "0.1"), world.now()).await.unwrap();
+        let Fees::Dynamic { tip, .. } = quote.ladder.first() else { panic!("legacy") };
+        tip
+    };
+    // Alone it would be believed.
+    assert_eq!(first_tip(&[&high]).await, 900 * GWEI);
+    for urls in [
+        &[high.as_str(), &honest] as &[&str],
+        &[&honest, &high],
+        &[&high, &honest, &honest],
+        // One that is too low meets the floor.
+        &[&honest, &tipping(&honest, 0)],
+    ] {
+        assert_eq!(first_tip(urls).await, 1_000_000, "{urls:?}");
+    }
 }
 
 #[tokio::test]

@@ -4,12 +4,13 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use kms_chain::transfer::{Transfer, TransferState, WaitReason};
+use kms_chain::Transfers;
+use kms_chain::transfer::{Fees, Transfer, TransferState, WaitReason};
 use kms_types::U256;
 use serde_json::{Value, json};
 
-use crate::stub::{Answer, Fate, start_proxy};
-use crate::world::{CHECK, COIN, CONFIRMATIONS, World, stranger};
+use crate::stub::{Answer, Fate, ask, method_of, start_proxy, start_proxy_by_call};
+use crate::world::{CHECK, COIN, CONFIRMATIONS, World, request, stranger};
 
 fn hash(transfer: &Transfer) -> String {
     hex::encode_prefixed(transfer.tx_hash.unwrap())
@@ -248,6 +249,45 @@ async fn a_chain_without_a_base_fee_is_asked_for_its_gas_price_alone() {
     assert_ne!(now.tx_hash, sent.tx_hash);
     assert_eq!((now.state, now.wait), (TransferState::Broadcast, None));
     assert_eq!(count(&asked, "eth_feeHistory"), 0);
+}
+
+/// An engine for which this chain has no base fee.
+fn on_a_legacy_chain(world: &World) -> Transfers {
+    let node = world.anvil.url();
+    let url = start_proxy_by_call(&world.anvil.url(), move |call| match method_of(call) {
+        "eth_feeHistory" => Fate::Answered(Answer::Error(-32_601, "no such method")),
+        method @ "eth_getBlockByNumber" => {
+            let block = ask(&node, method, call.get("params").unwrap());
+            Fate::Answered(Answer::Result(without_base_fee(block).unwrap()))
+        }
+        _ => Fate::Passed,
+    });
+    world.through(&url)
+}
+
+#[tokio::test]
+async fn a_payment_on_a_chain_without_a_base_fee_is_a_legacy_transaction() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let server = on_a_legacy_chain(&world);
+    let exact = server.quote(request(&ann, stranger(), "0.1"), world.now()).await.unwrap();
+    let all = server.quote(request(&ann, stranger(), "all"), world.now()).await.unwrap();
+    for quote in [&exact, &all] {
+        assert!(matches!(quote.ladder.first(), Fees::Legacy { .. }), "{:?}", quote.ladder);
+    }
+    assert_eq!(all.value.0 + all.max_fee().0, U256::from(COIN));
+    let sent = world.confirm_at(&server, &ann, &exact).await.unwrap();
+    let found = world.rpc("eth_getTransactionByHash", json!([hash(&sent)]));
+    assert_eq!(found.get("type"), Some(&json!("0x0")));
+    world.mine(1);
+    world.tick().await;
+    world.mine(CONFIRMATIONS);
+    world.tick().await;
+    let paid = world.stored(&sent).await;
+    assert_eq!((paid.state, paid.tx_hash), (TransferState::Final, sent.tx_hash));
+    assert_eq!(paid.fee.unwrap(), exact.ladder.first().max_fee(exact.gas_limit));
+    let left = U256::from(COIN) - paid.value.0 - paid.fee.unwrap().0;
+    assert_eq!(world.balance(ann.wallet.address), left);
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ mod odd_tokens;
 mod quote;
 mod rate_limits;
 mod refusals;
+mod requests;
 mod settlement;
 mod stub;
 mod tokens;

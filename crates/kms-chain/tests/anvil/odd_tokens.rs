@@ -1,12 +1,21 @@
 //! Tokens that are not as they were configured, or not as most are.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
 use kms_chain::transfer::TransferState;
-use kms_chain::{QuoteError, TokenError, TokenFault, Transfers};
+use kms_chain::{Chain, QuoteError, TokenError, TokenFault, Transfers};
 use kms_testkit::TransferBehavior;
 use kms_types::{Token, U256, Units};
+use serde_json::json;
 
+use crate::stub::{Answer, Fate, ask, method_of, start_proxy_by_call};
 use crate::tokens::{Market, configured};
 use crate::world::{CONFIRMATIONS, STRANGER, World, units};
+
+/// How long an endpoint is waited for.
+const SHORT: Duration = Duration::from_secs(5);
 
 async fn fault_of(transfers: &Transfers, token: &Token) -> Option<TokenFault> {
     transfers.tokens().check(transfers.chain()).await;
@@ -151,6 +160,43 @@ async fn a_deposit_of_a_token_with_other_decimals_is_not_reported() {
     follow().await;
     let deposits = world.deposits_of(bob).await;
     assert_eq!(deposits.iter().map(|it| it.value).collect::<Vec<_>>(), [units(7)]);
+}
+
+/// The transaction, its block and the token are real; that it pays Bob is not.
+#[tokio::test]
+async fn a_false_log_of_a_deposit_is_not_believed() {
+    for several in [false, true] {
+        let market = Market::new().await;
+        let Market { world, contract, bob, .. } = &market;
+        let (node, told) = (world.anvil.url(), Arc::new(AtomicUsize::new(0)));
+        let (honest, lies) = (node.clone(), Arc::clone(&told));
+        let topic = json!(format!("0x{:0>64}", bob.wallet.address.to_lower_hex().split_off(2)));
+        let url = start_proxy_by_call(&node.clone(), move |call| {
+            let method = method_of(call);
+            if method != "eth_getLogs" {
+                return Fate::Passed;
+            }
+            let mut logs = ask(&node, method, call.get("params").unwrap());
+            for log in logs.as_array_mut().unwrap() {
+                *log.pointer_mut("/topics/2").unwrap() = topic.clone();
+                lies.fetch_add(1, Ordering::SeqCst);
+            }
+            Fate::Answered(Answer::Result(logs))
+        });
+        let urls: &[&str] = if several { &[&url, &honest] } else { &[&url] };
+        let chain = Chain::over(urls.iter().copied(), 31_337, SHORT, None).unwrap();
+        let follower = world.follower_over(chain);
+        world.rounds(&follower).await;
+        contract.mint(&world.anvil, STRANGER, 5_000_000).unwrap();
+        world.deposit(bob, 7);
+        world.mine(CONFIRMATIONS + 1);
+        world.rounds(&follower).await;
+        assert!(told.load(Ordering::SeqCst) > 0);
+        // What is true is reported meanwhile.
+        let deposits = world.deposits_of(bob).await;
+        let found: Vec<_> = deposits.iter().map(|it| (it.token.clone(), it.value)).collect();
+        assert_eq!(found, [(None, units(7))], "{several}");
+    }
 }
 
 #[tokio::test]

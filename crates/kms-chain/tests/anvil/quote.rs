@@ -1,7 +1,7 @@
 //! Quotes: prices, refusals and warnings.
 
 use kms_chain::transfer::{Missing, TransferState, Warning};
-use kms_chain::{ConfirmError, QuoteError, QuoteRequest};
+use kms_chain::{ConfirmError, PricePolicy, QuoteError, QuoteRequest};
 use kms_types::{EthAddress, TransferId, U256, Wei};
 use serde_json::json;
 
@@ -102,6 +102,34 @@ async fn the_missing_amount_includes_the_fee_and_pending_transfers() {
     world.confirm(&ann, &quote).await.unwrap();
     let needed = U256::from(COIN / 4 * 3) + quote.max_fee().0 + U256::from(COIN / 2) + fee.0;
     assert_eq!(missing("0.5").await.0, needed - U256::from(COIN));
+}
+
+#[tokio::test]
+async fn steps_end_at_a_share_of_the_amount_and_at_the_operators_maximum() {
+    let world = World::new().await;
+    let ann = world.account(1, COIN).await;
+    let quoted = async |prices, amount| {
+        let server = world.with_prices(prices);
+        server.quote(request(&ann, stranger(), amount), world.now()).await
+    };
+    let prices = PricePolicy { max_fee: None, max_share: 100, min_tip: 1_000_000 };
+    let usual = quoted(prices, "0.01").await.unwrap();
+    assert_eq!(usual.ladder.replacements().count(), 2);
+    // A hundredth of it covers the first step, and not the last.
+    let (first, top) = (usual.ladder.first().max_fee(21_000), usual.max_fee());
+    let share = Wei(U256::from(COIN / 100 / 100));
+    assert!(first < share && share < top, "{first} {share} {top}");
+    let shared = quoted(PricePolicy { max_share: 1, ..prices }, "0.01").await.unwrap();
+    assert_eq!(shared.ladder.first(), usual.ladder.first());
+    assert!(shared.max_fee() <= share, "{}", shared.max_fee());
+    // Of a larger amount it is more than the last one.
+    let larger = quoted(PricePolicy { max_share: 1, ..prices }, "0.5").await.unwrap();
+    assert_eq!(larger.max_fee(), top);
+    let limited = quoted(PricePolicy { max_fee: Some(share), ..prices }, "0.5").await.unwrap();
+    assert!(limited.max_fee() <= share, "{}", limited.max_fee());
+    let less = PricePolicy { max_fee: Some(Wei(first.0 / U256::from(8))), ..prices };
+    let refused = quoted(less, "0.5").await.unwrap_err();
+    assert!(matches!(refused, QuoteError::FeeTooHigh(_)), "{refused}");
 }
 
 #[tokio::test]

@@ -60,6 +60,18 @@ pub(crate) fn start_proxy_by_call(
     })
 }
 
+/// Starts a proxy that forwards every request as it is, once `record` has seen it.
+pub(crate) fn start_recording(
+    node: &str,
+    mut record: impl FnMut(&Value) + Send + 'static,
+) -> String {
+    let node = node.trim_start_matches("http://").to_owned();
+    serve(move |request| {
+        record(&request);
+        Some(Ok(forward(&node, &request)))
+    })
+}
+
 /// Starts a proxy that answers every batch like this, and forwards single calls.
 pub(crate) fn start_without_batches(
     node: &str,

@@ -206,6 +206,37 @@ async fn a_freeze_sends_the_cancellation_and_nothing_else() {
     assert_eq!((world.sent(&ann), world.balance(sent.to.address)), (1, U256::ZERO));
 }
 
+/// The base fee rises above each of its steps; those of an account that is not frozen are sent.
+#[tokio::test]
+async fn no_step_of_a_frozen_accounts_payment_is_sent_while_the_base_fee_rises() {
+    for is_frozen in [true, false] {
+        let world = World::new().await;
+        let ann = world.account(1, 10 * COIN).await;
+        let sent = send(&world, &ann, "5").await;
+        world.rpc("anvil_dropAllTransactions", json!([]));
+        if is_frozen {
+            world.freeze(&ann).await;
+        }
+        let to = sent.to.address.to_lower_hex();
+        let mut payments = 0;
+        for step in [sent.ladder.first()].into_iter().chain(sent.ladder.replacements()) {
+            base_fee(&world, step.ceiling() + 1);
+            world.tick().await;
+            let pool = world.rpc("txpool_content", json!([])).to_string().to_lowercase();
+            payments += usize::from(pool.contains(&to));
+        }
+        let raised = sent.ladder.replacements().count();
+        assert_eq!(payments, if is_frozen { 0 } else { raised });
+        let hash = world.stored(&sent).await.tx_hash;
+        assert_ne!(hash, sent.tx_hash);
+        if is_frozen {
+            let hash = hash.map(hex::encode_prefixed);
+            let found = world.rpc("eth_getTransactionByHash", json!([hash]));
+            assert_eq!(found.get("to"), Some(&json!(ann.wallet.address.to_lower_hex())));
+        }
+    }
+}
+
 #[tokio::test]
 async fn cancel_and_the_miner_have_one_outcome() {
     for cancelled_first in [false, true] {
