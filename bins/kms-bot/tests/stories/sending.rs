@@ -9,6 +9,7 @@ use kms_types::wire::TransferState;
 use serde_json::json;
 
 use crate::texts::{self, label};
+use crate::waiting::{HIGH, mine_at, rpc};
 use crate::world::{ANNS, BOBS, Plays, World, assert_transcript, coins, transfer_of};
 
 async fn world() -> World {
@@ -31,6 +32,31 @@ async fn ann_pays_bob_and_both_are_notified() {
     assert_eq!(world.balance(&world.bob).await, coins("0.5"));
     assert_transcript!("send_ann", world.ann);
     assert_transcript!("send_bob", world.bob);
+    world.stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn high_fees_and_addresses_that_look_alike_are_warned_of() {
+    const PAID: &str = "0x1234000000000000000000000000000000005678";
+    const ALIKE: &str = "0x1234000000000000001000000000000000005678";
+    let mut world = world().await;
+    world.ann.confirms(&format!("/send {PAID} 0.5")).await;
+    world.ann.says(ANNS);
+    world.ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
+    world.ann.says(&format!("/send {ALIKE} 0.5"));
+    let quote = world.ann.bot("send-warning-lookalike").await;
+    assert!(texts::is("send-first-payment", &quote.text), "{}", quote.text);
+    // A fee of 0.0016 coins.
+    rpc(&world, "evm_setAutomine", json!([false]));
+    for (amount, warning) in
+        [("0.01", "send-warning-fee-high"), ("0.001", "send-warning-fee-above-amount")]
+    {
+        mine_at(&world, HIGH);
+        world.ann.says(&format!("/send {PAID} {amount}"));
+        let quote = world.ann.bot(warning).await;
+        assert!(texts::is("send-paid-before", &quote.text), "{}", quote.text);
+        assert!(!texts::is("send-warning-lookalike", &quote.text), "{}", quote.text);
+    }
     world.stage.stop().await;
 }
 

@@ -1,5 +1,7 @@
 //! Payments that were sent and wait: how they are sped up, cancelled, and lost.
 
+use std::time::Duration;
+
 use bot_api_sim::Message;
 use kms_sandbox::StageOptions;
 use kms_types::Wei;
@@ -9,14 +11,14 @@ use crate::texts::{self, label};
 use crate::world::{ANNS, Plays, World, coins};
 
 /// A base fee above every step of a payment's prices.
-const HIGH: &str = "0x1176592e00";
+pub(crate) const HIGH: &str = "0x1176592e00";
 const LOW: &str = "0x1";
 
 pub(crate) fn rpc(world: &World, method: &str, params: Value) {
     world.stage.anvil.rpc(method, params).unwrap();
 }
 
-fn mine_at(world: &World, base_fee: &str) {
+pub(crate) fn mine_at(world: &World, base_fee: &str) {
     rpc(world, "anvil_setNextBlockBaseFeePerGas", json!([base_fee]));
     rpc(world, "anvil_mine", json!(["0x1"]));
 }
@@ -45,10 +47,67 @@ fn confirmed(world: &World) -> usize {
     chat.iter().filter(|shown| texts::is("transfer-confirmed", &shown.text)).count()
 }
 
+/// The money for a payment disappears, and another payment is behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn payments_say_what_they_wait_for() {
+    let mut world = pending().await;
+    world.ann.confirms("/send @bob 0.25").await;
+    world.ann.says(ANNS);
+    world.ann.bot_with("transfer-waits-for-network", &["0.25 ETH"]).await;
+    let address = world.account(&world.ann).await.address.to_string();
+    rpc(&world, "anvil_dropAllTransactions", json!([]));
+    rpc(&world, "anvil_setBalance", json!([address, "0x1"]));
+    for (reason, amount) in
+        [("transfer-wait-funds", "0.5 ETH"), ("transfer-wait-earlier", "0.25 ETH")]
+    {
+        let shown = loop {
+            mine_at(&world, LOW);
+            let chat = world.ann.person().chat();
+            let is_it =
+                |shown: &&Message| texts::is(reason, &shown.text) && shown.text.contains(amount);
+            if let Some(shown) = chat.iter().find(is_it) {
+                break shown.clone();
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        };
+        assert!(texts::is("transfer-waits", &shown.text), "{}", shown.text);
+        // A higher fee does not help against these.
+        assert!(shown.button(&label("send-cancel-button")).is_some());
+        assert!(shown.button(&label("send-speed-up-button")).is_none());
+    }
+    // Her money is back, and both go through.
+    rpc(&world, "anvil_setBalance", json!([address, "0x8ac7230489e80000"]));
+    rpc(&world, "evm_setIntervalMining", json!([1]));
+    for amount in ["0.5 ETH", "0.25 ETH"] {
+        world.ann.bot_with("transfer-confirmed", &[amount]).await;
+    }
+    assert_eq!(world.balance(&world.bob).await, coins("0.75"));
+    world.stage.stop().await;
+}
+
+/// A freeze sends the cancellation of what waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_that_waits_is_cancelled_by_a_freeze() {
+    let mut world = pending().await;
+    too_expensive(&mut world).await;
+    world.ann.says("/freeze");
+    world.ann.bot("freeze-ask").await;
+    world.ann.press("freeze-now-button");
+    world.ann.bot("freeze-frozen").await;
+    rpc(&world, "anvil_dropAllTransactions", json!([]));
+    rpc(&world, "anvil_setNextBlockBaseFeePerGas", json!([LOW]));
+    rpc(&world, "evm_setIntervalMining", json!([1]));
+    world.ann.bot_with("transfer-cancelled-on-chain", &["0.5 ETH"]).await;
+    assert_eq!(confirmed(&world), 0);
+    assert_eq!(world.balance(&world.bob).await, Wei::default());
+    world.stage.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_payment_that_waits_is_sped_up_by_chat() {
     let mut world = pending().await;
-    too_expensive(&mut world).await;
+    let waits = too_expensive(&mut world).await;
+    assert!(texts::is("transfer-wait-fee", &waits.text), "{}", waits.text);
     world.ann.press("send-speed-up-button");
     world.ann.bot("send-ask-password").await;
     world.ann.says("it was something with oranges");
@@ -143,11 +202,12 @@ async fn a_payment_whose_nonce_another_transaction_took_is_reported_as_failed() 
         "nonce": "0x0", "gas": "0x5208",
         "maxFeePerGas": "0x174876e800", "maxPriorityFeePerGas": "0x174876e800",
     });
-    rpc("eth_sendTransaction", json!([elsewhere]));
+    let hash = rpc("eth_sendTransaction", json!([elsewhere]));
     rpc("anvil_mine", json!(["0x4"]));
     // The server believes it once it sees it in a later block as well.
     rpc("evm_setIntervalMining", json!([1]));
-    world.ann.bot("transfer-nonce-taken").await;
+    // With the proof.
+    world.ann.bot_with("transfer-nonce-taken", &[hash.as_str().unwrap()]).await;
     assert_eq!(world.balance(&world.bob).await, Wei::default());
     world.stage.stop().await;
 }

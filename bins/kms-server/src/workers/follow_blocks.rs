@@ -99,7 +99,7 @@ mod tests {
             worker.round().await.unwrap_err();
             assert_eq!(other().await.unwrap(), round == ATTEMPTS);
         }
-        // Until that one ends.
+        // Until that one ends. A server without the lease asks its endpoint nothing.
         assert_eq!(worker.round().await.unwrap(), Next::AfterInterval);
         database.release_lease(LEASE_NAME, "other").await.unwrap();
         worker.round().await.unwrap_err();

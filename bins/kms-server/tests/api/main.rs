@@ -30,6 +30,7 @@ mod keys;
 mod limits;
 mod memory;
 mod operations;
+mod operators;
 mod other_chain;
 mod outages;
 mod page;

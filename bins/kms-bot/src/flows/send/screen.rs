@@ -380,6 +380,18 @@ mod tests {
         let since = || time(kms_types::Timestamp(0));
         let fee = html!("transfer-waits", time = since(), reason = html!("transfer-wait-fee"));
         assert_eq!(shown(3, Some("fee"), None), (fee, text!("transfer-waiting-status")));
+        for (reason, text) in [
+            ("funds", html!("transfer-wait-funds")),
+            ("earlier_transfer", html!("transfer-wait-earlier")),
+            ("chain_stalled", html!("transfer-wait-chain")),
+            ("refused_gas_limit", html!("transfer-wait-refused")),
+            ("refused_tip_too_low", html!("transfer-wait-refused")),
+            ("refused_fee_too_high", html!("transfer-wait-refused")),
+            ("refused_other", html!("transfer-wait-refused")),
+        ] {
+            let waits = html!("transfer-waits", time = since(), reason = text);
+            assert_eq!(shown(0, Some(reason), None).0, waits, "{reason}");
+        }
         let cancelling = text!("transfer-cancelling-status");
         assert_eq!(shown(0, None, Some(0)), (html!("transfer-cancelling"), cancelling));
         let reason = html!("transfer-wait-refused");
