@@ -45,6 +45,13 @@ impl Scenario {
             let made = made.filter(|made| made.succeeded && Some(made.fee) == fee(transfer));
             ensure(made.is_some(), || format!("the chain does not have {transfer:?}"))?;
         }
+        // A nonce is lost to a transaction that the chain has.
+        for transfer in found.iter().filter(|it| it.state == TransferState::Failed) {
+            let by = transfer.superseded_by.as_deref();
+            let proof = mined.iter().find(|made| Some(&*made.hash) == by);
+            let proof = proof.filter(|made| made.to == ELSEWHERE);
+            ensure(proof.is_some(), || format!("the chain does not have the proof {transfer:?}"))?;
+        }
         let count = u64::try_from(mined.len()).unwrap();
         for block in ["latest", "pending"] {
             let counted = chain::count(anvil, &sender, block);

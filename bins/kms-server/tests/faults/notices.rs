@@ -32,6 +32,8 @@ impl Message {
 struct Messages {
     /// Of the senders.
     sent: HashMap<TransferId, Message>,
+    /// The states that each account was notified of, without repetitions.
+    states: HashMap<(AccountId, TransferId), Vec<TransferState>>,
     /// The amounts that accounts were notified of: in transfers, and in deposits by their
     /// transaction.
     transfers: HashMap<(AccountId, TransferId), (Option<Token>, U256)>,
@@ -40,6 +42,12 @@ struct Messages {
 
 impl Messages {
     fn record(&mut self, account: AccountId, what: EventBody) {
+        if let EventBody::Transfer { transfer, .. } = &what {
+            let states = self.states.entry((account, transfer.id)).or_default();
+            if states.last() != Some(&transfer.state) {
+                states.push(transfer.state);
+            }
+        }
         match what {
             EventBody::Transfer { kind: TransferEvent::Changed, transfer } => {
                 if let Some(message) = Message::of(transfer.state) {
@@ -63,14 +71,12 @@ impl Messages {
     /// A message about a payment to an account, or about one that was taken back.
     fn received(&mut self, account: AccountId, transfer: Transfer) {
         let key = (account, transfer.id);
-        match Message::of(transfer.state) {
-            Some(Message::Paid) => {
-                let units = transfer.arrived.unwrap_or(transfer.value).0;
-                self.transfers.insert(key, (transfer.token, units));
-            }
-            Some(Message::Pending | Message::NotPaid) | None => {
-                self.transfers.remove(&key);
-            }
+        // That it arrives is another message than that it was received.
+        if transfer.state == TransferState::Final {
+            let units = transfer.arrived.unwrap_or(transfer.value).0;
+            self.transfers.insert(key, (transfer.token, units));
+        } else {
+            self.transfers.remove(&key);
         }
     }
 }
@@ -108,7 +114,23 @@ impl Notices {
         self.0.lock().unwrap().sent.get(&transfer).copied()
     }
 
-    /// How much of an asset an account was notified of.
+    /// How often an account was notified that a transfer came into one of these states.
+    pub(crate) fn times(
+        &self,
+        of: AccountId,
+        transfer: TransferId,
+        is_end: fn(TransferState) -> bool,
+    ) -> usize {
+        let messages = self.0.lock().unwrap();
+        let states = messages.states.get(&(of, transfer)).cloned().unwrap_or_default();
+        let ends: Vec<_> = states.into_iter().map(is_end).collect();
+        let begins = ends.iter().enumerate().filter(|(at, is_end)| {
+            **is_end && at.checked_sub(1).is_none_or(|before| !ends[before])
+        });
+        begins.count()
+    }
+
+    /// How much of an asset an account was notified of as received.
     pub(crate) fn received(&self, account: AccountId, token: Option<&Token>) -> U256 {
         let messages = self.0.lock().unwrap();
         let transfers = messages.transfers.iter().map(|((who, _), what)| (who, what));

@@ -75,11 +75,38 @@ async fn a_replacement_races_the_miner() {
             scenario.replace(0, &waiting, ReplacementId::random(), max_fee, Duration::ZERO),
             scenario.mine_after(2 * round * STEP),
         );
-        if let Err(error) = replaced {
+        if let Err(error) = &replaced {
             assert_eq!(error.code(), Some(ErrorCode::WrongState), "{error}");
         }
         let end = scenario.until_ended(&people, &waiting).await;
         assert_eq!(end.state, TransferState::Final);
+        // The one whose answer came second lost.
+        let is_replacement = end.tx_hash != waiting.tx_hash;
+        assert!(replaced.is_ok() || !is_replacement, "{waiting:?} became {end:?}");
+        let won = if is_replacement { "replacement" } else { "miner" };
+        println!("round {round}: the {won} won");
+    }
+}
+
+/// The operator freezes the account of a payment that a block takes at this moment.
+#[actix_web::test]
+async fn a_freeze_races_the_miner() {
+    let mut scenario = Scenario::start(false).await;
+    for round in 0..ROUNDS {
+        let (people, waiting) = scenario.waiting_payment().await;
+        let freezing = scenario.freeze(&people);
+        scenario.mine_after(STARTED + 4 * round * STEP).await;
+        assert!(freezing.join().unwrap().status.success());
+        let from = address(&people.sender);
+        let is_mined = || chain::count(&scenario.env.anvil, &from, "latest") == 1;
+        scenario.until_cancellation_is_sent_unless(&waiting, is_mined).await;
+        // Either one, and the account is frozen.
+        scenario.until_ended(&people, &waiting).await;
+        let again =
+            scenario.replace(0, &waiting, ReplacementId::random(), Wei(U256::MAX), Duration::ZERO);
+        let refused = again.await.unwrap_err().code();
+        let codes = [Some(ErrorCode::AccountFrozen), Some(ErrorCode::WrongState)];
+        assert!(codes.contains(&refused), "{refused:?}");
     }
 }
 
@@ -215,8 +242,13 @@ impl Scenario {
 
     /// Waits until the node has the cancellation, which the next block will include.
     async fn until_cancellation_is_sent(&self, of: &Transfer) {
+        self.until_cancellation_is_sent_unless(of, || false).await;
+    }
+
+    /// The same, unless a block has the payment.
+    async fn until_cancellation_is_sent_unless(&self, of: &Transfer, is_mined: impl Fn() -> bool) {
         let begun = Instant::now();
-        loop {
+        while !is_mined() {
             set_base_fee(&self.env.anvil, LOW);
             let transfer = self.clients[0].transfer(of.id).await.unwrap().unwrap();
             let hash = transfer.tx_hash.unwrap();
@@ -256,7 +288,27 @@ impl Scenario {
         assert_eq!(recipient, if is_paid { 2 } else { 0 });
         // The sender of one that raced the miner was perhaps notified before the count began.
         assert!(is_mined || sender - sender_before == 1, "{sender_before}, then {sender}");
+        self.until_notified_once(people, &end).await;
         end
+    }
+
+    /// Both people were notified of the end, each once: the sender of a payment when it is mined,
+    /// and the recipient of one when it is final.
+    async fn until_notified_once(&self, people: &People, end: &Transfer) {
+        use TransferState::{Cancelled, Final, Mined};
+        let times = |of: &Account, is_end| self.notices.times(of.id, end.id, is_end);
+        let notified = || {
+            let sender = times(&people.sender, |it| matches!(it, Mined | Final | Cancelled));
+            let recipient = &people.recipients[0];
+            (sender, times(recipient, |it| it == Final), times(recipient, |it| it == Cancelled))
+        };
+        let expected = (1, usize::from(end.state == Final), 0);
+        let begun = Instant::now();
+        while notified() != expected {
+            let last = notified();
+            assert!(begun.elapsed() < DEADLINE, "{last:?} in place of {expected:?}: {end:?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// Waits until no notices are added, and returns how many the sender and the recipient have.
