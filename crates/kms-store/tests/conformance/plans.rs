@@ -207,8 +207,6 @@ async fn quote(subject: &Subject, ann: &Account, bob: &Account) -> TransferId {
     database.paid_before(ann.id, CHAIN, bob.wallet.address).await.unwrap();
     let quote = transfer(ann, bob, 1, NOW);
     database.over_limit(quote.clone(), None, rules(), NOW).await.unwrap();
-    let held = SpendingRules { hold: Duration::from_secs(1), ..rules() };
-    database.over_limit(quote.clone(), Some(NOW), held, NOW).await.unwrap();
     database.transfer(quote.id).await.unwrap();
     database.insert_quote(quote.clone()).await.unwrap();
     quote.id
