@@ -19,6 +19,15 @@ pub struct Postgres {
     databases: AtomicU32,
     /// The superuser's, where connections need one.
     password: String,
+    settings: Vec<String>,
+}
+
+/// Where a cluster is, and how its programs are run.
+struct Home {
+    bin: PathBuf,
+    directory: Scratch,
+    /// The command that switches to another user.
+    user: Vec<String>,
 }
 
 impl Postgres {
@@ -58,43 +67,52 @@ impl Postgres {
         tls: Option<(&str, &str)>,
         password: Option<&str>,
     ) -> Result<Self, TestkitError> {
-        let bin = find()?;
-        let directory = Scratch::new("postgres")?;
-        let user = service_user(directory.path())?;
+        let home = Home::new()?;
         if let Some((certificate, key)) = tls {
             for (name, pem) in [("tls.pem", certificate), ("key.pem", key)] {
-                process::write_private(directory.path(), name, pem)?;
+                process::write_private(home.directory.path(), name, pem)?;
             }
         }
-        let data = directory.path().join("data").display().to_string();
-        let run = |program: &str, arguments: &[&str]| {
-            let program = bin.join(program).display().to_string();
-            let arguments = arguments.iter().map(|argument| (*argument).to_owned());
-            user.iter().cloned().chain([program]).chain(arguments).collect::<Vec<_>>()
-        };
         let encoding = ["-E", "UTF8", "--locale=C", "--no-sync"];
-        let init = ["-D", &data, "-U", "postgres"];
+        let init = ["-D", "data", "-U", "postgres"];
         let trust = ["-A", "trust"];
         let login = ["-A", "scram-sha-256", "--pwfile", "password"];
         let login = match password {
             None => &trust[..],
             Some(password) => {
-                process::write_private(directory.path(), "password", password)?;
+                process::write_private(home.directory.path(), "password", password)?;
                 &login
             }
         };
-        init_cluster(&run("initdb", &[&init[..], login, &encoding].concat()), directory.path())?;
-        let port = process::free_port()?;
-        let (port_text, sockets) = (port.to_string(), directory.path().display().to_string());
-        let address = ["-D", &data, "-p", &port_text, "-k", &sockets, "-h", "127.0.0.1"];
-        let more = ["-c", "max_connections=200"];
-        let command = run("postgres", &[&address, settings, &more].concat());
-        let version = process::version(&bin.join("postgres"))?;
-        let spec = Spec { program: "PostgreSQL", command, stop: "QUIT", directory };
-        let mut process = Process::start(spec)?;
-        process.wait_until(|| answers(&bin, port))?;
-        let password = password.unwrap_or_default().to_owned();
-        Ok(Self { process, bin, port, version, databases: AtomicU32::new(0), password })
+        let password = password.unwrap_or_default();
+        home.make_cluster("initdb", &[&init[..], login, &encoding].concat(), password)?;
+        let settings = settings.iter().map(|word| (*word).to_owned()).collect();
+        home.serve(settings, password.to_owned())
+    }
+
+    /// Starts a standby of this server, with its certificate, which has each commit on disk before
+    /// it is acknowledged from now on. `pg_promote()` makes it a primary.
+    ///
+    /// # Errors
+    /// When the cluster cannot be copied, or the standby does not start.
+    pub fn start_standby(&self) -> Result<Self, TestkitError> {
+        let home = Home::new()?;
+        for name in ["tls.pem", "key.pem"] {
+            if let Ok(pem) = std::fs::read_to_string(self.process.directory().join(name)) {
+                process::write_private(home.directory.path(), name, &pem)?;
+            }
+        }
+        let port = self.port.to_string();
+        let copy = ["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-D", "data", "-R"];
+        let at_once = ["-c", "fast", "--no-sync"];
+        home.make_cluster("pg_basebackup", &[&copy[..], &at_once].concat(), &self.password)?;
+        let mut standby = home.serve(self.settings.clone(), self.password.clone())?;
+        self.execute("postgres", "alter system set synchronous_standby_names = '*'")?;
+        self.execute("postgres", "select pg_reload_conf()")?;
+        let synchronous = "select count(*) from pg_stat_replication where sync_state = 'sync'";
+        let is_synchronous = || self.execute("postgres", synchronous).is_ok_and(|it| it == "1");
+        standby.process.wait_until(is_synchronous)?;
+        Ok(standby)
     }
 
     /// Returns one server for all tests of this process.
@@ -235,14 +253,56 @@ impl Postgres {
     }
 }
 
-fn init_cluster(command: &[String], directory: &Path) -> Result<(), TestkitError> {
-    let (program, arguments) = command.split_first().ok_or_else(missing)?;
-    let output = Command::new(program).args(arguments).current_dir(directory).output()?;
-    if output.status.success() {
-        return Ok(());
+impl Home {
+    fn new() -> Result<Self, TestkitError> {
+        let directory = Scratch::new("postgres")?;
+        let user = service_user(directory.path())?;
+        Ok(Self { bin: find()?, directory, user })
     }
-    let log = String::from_utf8_lossy(&output.stderr).into_owned();
-    Err(TestkitError::Start { program: "initdb", log })
+
+    /// The command that runs a program as the cluster's user.
+    fn command(&self, program: &str, arguments: &[&str]) -> Vec<String> {
+        let program = self.bin.join(program).display().to_string();
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned());
+        self.user.iter().cloned().chain([program]).chain(arguments).collect()
+    }
+
+    /// Runs a program that makes the folder `data`.
+    fn make_cluster(
+        &self,
+        program: &'static str,
+        arguments: &[&str],
+        password: &str,
+    ) -> Result<(), TestkitError> {
+        let command = self.command(program, arguments);
+        let (first, rest) = command.split_first().ok_or_else(missing)?;
+        let output = Command::new(first)
+            .args(rest)
+            .current_dir(self.directory.path())
+            .env("PGPASSWORD", password)
+            .output()?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let log = String::from_utf8_lossy(&output.stderr).into_owned();
+        Err(TestkitError::Start { program, log })
+    }
+
+    fn serve(self, settings: Vec<String>, password: String) -> Result<Postgres, TestkitError> {
+        let port = process::free_port()?;
+        let (port_text, sockets) = (port.to_string(), self.directory.path().display().to_string());
+        let address = ["-D", "data", "-p", &port_text, "-k", &sockets, "-h", "127.0.0.1"];
+        let more = ["-c", "max_connections=200"];
+        let given: Vec<_> = settings.iter().map(String::as_str).collect();
+        let command = self.command("postgres", &[&address, &given[..], &more].concat());
+        let version = process::version(&self.bin.join("postgres"))?;
+        let Self { bin, directory, .. } = self;
+        let spec = Spec { program: "PostgreSQL", command, stop: "QUIT", directory };
+        let mut process = Process::start(spec)?;
+        process.wait_until(|| answers(&bin, port))?;
+        let databases = AtomicU32::new(0);
+        Ok(Postgres { process, bin, port, version, databases, password, settings })
+    }
 }
 
 fn answers(bin: &Path, port: u16) -> bool {
