@@ -7,6 +7,9 @@ use kms_core::account::{Account, AccountState};
 use kms_core::audit::{Details, REVISION};
 use kms_store::AuditRow;
 
+/// The outcome of an act whose commit was not answered: it may have been stored.
+const UNANSWERED: &str = "store_unavailable";
+
 /// What the audit records of an account.
 #[derive(Default)]
 struct Expected {
@@ -18,46 +21,70 @@ struct Expected {
 
 /// What the audit records of all accounts, read row by row.
 #[derive(Default)]
-pub(super) struct AuditedAccounts(BTreeMap<String, Expected>);
+pub(super) struct AuditedAccounts {
+    accounts: BTreeMap<String, Expected>,
+    /// The users of acts that may have been stored, by request and action: INTENTs without an
+    /// outcome so far, or whose commit was not answered.
+    open: BTreeMap<(String, String), Option<i64>>,
+}
 
 impl AuditedAccounts {
     /// Reads the next row of the chain.
     pub(super) fn push(&mut self, row: &AuditRow) {
+        let act = (row.request_id.clone(), row.action.clone());
+        if row.phase == "intent" {
+            self.open.insert(act, row.telegram_id);
+        } else if row.outcome.as_deref() != Some(UNANSWERED) {
+            self.open.remove(&act);
+        }
         let Some(account) = &row.account else { return };
         if row.outcome.as_deref() != Some("ok") {
             return;
         }
         let details: Details = row.details.parse().unwrap_or_default();
         if let Some(revision) = details.get(REVISION).and_then(|it| it.parse().ok()) {
-            let expected = self.0.entry(account.clone()).or_default();
+            let expected = self.entry(account);
             expected.revision = expected.revision.max(revision);
         }
         match &*row.action {
             "create" => {
                 let address = details.get("address").map(str::to_owned);
-                self.0.entry(account.clone()).or_default().address = address;
+                self.entry(account).address = address;
             }
-            "freeze" => self.0.entry(account.clone()).or_default().is_frozen = true,
-            "unfreeze" => self.0.entry(account.clone()).or_default().is_frozen = false,
-            "recover" => self.0.entry(account.clone()).or_default().recoveries += 1,
+            "freeze" => self.entry(account).is_frozen = true,
+            "unfreeze" => self.entry(account).is_frozen = false,
+            "recover" => self.entry(account).recoveries += 1,
             _ => {}
         }
     }
 
-    /// Compares an account with what was read, and forgets it. Returns the contradictions.
+    fn entry(&mut self, account: &str) -> &mut Expected {
+        self.accounts.entry(account.to_owned()).or_default()
+    }
+
+    /// Compares an account with what was read, and forgets it. Returns the contradictions. What an
+    /// open act explains is none: the server or the database died between the act and its outcome,
+    /// or a backup was made there.
     pub(super) fn compare(&mut self, account: &Account) -> Vec<&'static str> {
-        let expected = self.0.remove(&account.id.to_string()).unwrap_or_default();
+        let expected = self.accounts.remove(&account.id.to_string()).unwrap_or_default();
+        let is_open = |action| self.is_open(action, account.telegram_id.into());
         let address = account.wallet.address.to_string();
         let is_frozen = account.state != AccountState::Active;
         let checks = [
             (account.revision < expected.revision, "an old copy of its row was put back"),
-            (expected.address.is_none(), "its creation is not in the audit"),
+            (expected.address.is_none() && !is_open("create"), "its creation is not in the audit"),
             (
                 expected.address.is_some_and(|created| created != address),
                 "its address is not the one that was created",
             ),
-            (is_frozen && !expected.is_frozen, "it is frozen, but the audit has no freeze"),
-            (!is_frozen && expected.is_frozen, "it is active, but the audit has it as frozen"),
+            (
+                is_frozen && !expected.is_frozen && !is_open("freeze"),
+                "it is frozen, but the audit has no freeze",
+            ),
+            (
+                !is_frozen && expected.is_frozen && !is_open("unfreeze"),
+                "it is active, but the audit has it as frozen",
+            ),
             (
                 expected.recoveries > 0 && account.recovered_at.is_none(),
                 "a recovery of it is in the audit, but not in its row",
@@ -66,9 +93,14 @@ impl AuditedAccounts {
         checks.into_iter().filter(|(contradicts, _)| *contradicts).map(|(_, what)| what).collect()
     }
 
+    /// Whether an act of this user may have been stored.
+    fn is_open(&self, action: &str, user: i64) -> bool {
+        self.open.iter().any(|((_, open), of)| open == action && *of == Some(user))
+    }
+
     /// The accounts that were created, and not compared since.
     pub(super) fn missing(&self) -> impl Iterator<Item = &str> {
-        let created = self.0.iter().filter(|(_, expected)| expected.address.is_some());
+        let created = self.accounts.iter().filter(|(_, expected)| expected.address.is_some());
         created.map(|(account, _)| &**account)
     }
 }
