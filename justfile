@@ -43,7 +43,7 @@ setup:
     command -v cargo-deny >/dev/null || cargo install --quiet --locked cargo-deny
 
 # All checks that must pass.
-ci: format style clippy embedded docs deny monitoring test stories aws packages openapi (fuzz "10") tour
+ci: format style clippy embedded docs deny monitoring test stories aws packages openapi (fuzz "10") tour rehearse
 
 # Checks the formatting.
 format:
@@ -99,6 +99,12 @@ monitoring: deploy-tools
 aws: deploy-tools checkov
     target/checkov/bin/checkov --config-file deploy/aws/checkov.yml
     target/deploy/bin/python deploy/aws/check.py --mistakes target/debug/kms-server
+
+# With what `just test` built: upgrades, rotates, loses servers and databases, restores, and measures
+# how long users wait and what is lost.
+rehearse: deploy-tools
+    cargo test --quiet --workspace --no-run
+    target/debug/examples/rehearsal
 
 # After `test`: makes the image and the Debian package of each program, and checks them. Needs
 # root, for chroot.

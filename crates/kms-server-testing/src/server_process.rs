@@ -71,12 +71,18 @@ impl ServerProcess {
         Ok(Self { child, port, ops_port, page_port, log, reader: Some(reader) })
     }
 
-    /// The `kms-server` binary that was built for the running test or benchmark.
+    /// The `kms-server` binary that was built for the running test or benchmark; for an example,
+    /// the one beside its folder.
     #[expect(clippy::disallowed_methods, reason = "cargo passes the path in the environment")]
     #[must_use]
     pub fn binary() -> PathBuf {
-        let path = std::env::var("CARGO_BIN_EXE_kms-server");
-        path.expect("run this by `cargo test` or `cargo bench`, which build kms-server").into()
+        if let Ok(path) = std::env::var("CARGO_BIN_EXE_kms-server") {
+            return path.into();
+        }
+        let example = std::env::current_exe().unwrap();
+        let path = example.parent().unwrap().with_file_name("kms-server");
+        assert!(path.exists(), "run this by `cargo test` or `cargo bench`, which build kms-server");
+        path
     }
 
     /// A client of this server.
