@@ -104,3 +104,48 @@ impl AuditedAccounts {
         created.map(|(account, _)| &**account)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kms_core::audit::Chaining;
+    use kms_types::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn an_act_may_have_been_stored_until_another_outcome_is_recorded() {
+        for (outcomes, is_open) in [
+            (&[][..], true),
+            (&[UNANSWERED][..], true),
+            (&[UNANSWERED, "ok"][..], false),
+            (&["ok"][..], false),
+            (&["account_exists"][..], false),
+        ] {
+            let mut audited = AuditedAccounts::default();
+            audited.push(&row("request", "intent", None));
+            audited.push(&row("another request", "outcome", Some("ok")));
+            for outcome in outcomes {
+                audited.push(&row("request", "outcome", Some(outcome)));
+            }
+            assert_eq!(audited.is_open("create", 7), is_open, "{outcomes:?}");
+            assert!(!audited.is_open("freeze", 7) && !audited.is_open("create", 8));
+        }
+    }
+
+    fn row(request_id: &str, phase: &str, outcome: Option<&str>) -> AuditRow {
+        AuditRow {
+            sequence: 1,
+            at: Timestamp(1),
+            actor: "bot".to_owned(),
+            request_id: request_id.to_owned(),
+            action: "create".to_owned(),
+            subject: None,
+            account: None,
+            telegram_id: Some(7),
+            phase: phase.to_owned(),
+            outcome: outcome.map(str::to_owned),
+            details: String::new(),
+            chaining: Chaining::Malformed,
+        }
+    }
+}
