@@ -3,7 +3,7 @@
 use diesel::prelude::*;
 use kms_core::ports::StoreError;
 
-use crate::database::{AnyConnection, ConnectError, Database};
+use crate::database::{AnyConnection, ConnectError, Database, execute_on_either};
 use crate::schema::server_key_checks;
 
 /// Of one version of a key of this kind.
@@ -12,19 +12,19 @@ type CheckValue = (&'static str, u8, Vec<u8>);
 /// The values that are not stored yet, or the first key that differs from what is stored.
 fn unknown(
     connection: &mut AnyConnection,
-    checks: Vec<CheckValue>,
+    checks: &[CheckValue],
 ) -> QueryResult<Result<Vec<CheckValue>, ConnectError>> {
     let mut new = Vec::new();
     for (kind, id, check) in checks {
         let known: Option<Vec<u8>> = server_key_checks::table
-            .find((kind, i32::from(id)))
+            .find((*kind, i32::from(*id)))
             .select(server_key_checks::check_value)
             .first(connection)
             .optional()?;
         match known {
-            Some(known) if known == check => {}
-            Some(_) => return Ok(Err(ConnectError::WrongKey { kind, id })),
-            None => new.push((kind, id, check)),
+            Some(known) if known == *check => {}
+            Some(_) => return Ok(Err(ConnectError::WrongKey { kind, id: *id })),
+            None => new.push((*kind, *id, check.clone())),
         }
     }
     Ok(Ok(new))
@@ -32,7 +32,7 @@ fn unknown(
 
 impl Database {
     /// Compares the configured server keys with those that the data was written with, and stores
-    /// the check values of new ones.
+    /// the check values of new ones. Several servers may start at once with a new key.
     ///
     /// # Errors
     /// `WrongKey` names the first key that differs.
@@ -40,20 +40,23 @@ impl Database {
         let checks = self.check_values();
         self.blocking(move |connection| {
             connection.transaction(|connection| {
-                let new = match unknown(connection, checks)? {
+                let new = match unknown(connection, &checks)? {
+                    Ok(new) if new.is_empty() => return Ok(Ok(())),
                     Ok(new) => new,
                     Err(wrong) => return Ok(Err(wrong)),
                 };
                 for (kind, id, check) in new {
-                    diesel::insert_into(server_key_checks::table)
+                    let insert = diesel::insert_into(server_key_checks::table)
                         .values((
                             server_key_checks::kind.eq(kind),
                             server_key_checks::key_id.eq(i32::from(id)),
                             server_key_checks::check_value.eq(check),
                         ))
-                        .execute(connection)?;
+                        .on_conflict_do_nothing();
+                    execute_on_either!(connection, insert)?;
                 }
-                Ok(Ok(()))
+                // What another one has stored meanwhile may be of another key.
+                Ok(unknown(connection, &checks)?.map(drop))
             })
         })
         .await?
@@ -65,7 +68,7 @@ impl Database {
     /// As [`Self::check_server_keys`].
     pub async fn compare_server_keys(&self) -> Result<(), ConnectError> {
         let checks = self.check_values();
-        let compared = self.blocking(move |connection| Ok(unknown(connection, checks)?));
+        let compared = self.blocking(move |connection| Ok(unknown(connection, &checks)?));
         compared.await?.map(drop)
     }
 

@@ -467,6 +467,23 @@ async fn a_different_server_key_is_reported() {
     }
 }
 
+/// Servers that start together after a rotation.
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn a_new_server_key_is_stored_once_by_servers_that_start_together() {
+    let subject = Subject::postgres().await;
+    let mut keys = subject.keys.clone();
+    for version in 2..=6 {
+        keys[0] = format!("{version}:{version}{},{}", "e".repeat(63), keys[0]);
+        let starting = (0..8).map(|_| open(&subject.url, &keys));
+        let servers = futures::future::join_all(starting).await;
+        let checked = servers.iter().map(|server| server.check_server_keys());
+        for checked in futures::future::join_all(checked).await {
+            checked.unwrap();
+        }
+    }
+}
+
 /// An event that commits later than its successor is not skipped.
 #[cfg(feature = "postgres")]
 #[tokio::test]
