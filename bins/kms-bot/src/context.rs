@@ -363,20 +363,31 @@ impl Context {
         user: TelegramId,
         matches: impl Fn(&S) -> bool,
     ) -> bool {
-        let step = self.dialogues.current(user);
-        let step = step.as_deref().and_then(|step| (step as &dyn Any).downcast_ref());
-        step.is_some_and(matches) && self.end_step(user).is_some()
+        self.waits_for(user, matches) && self.end_step(user).is_some()
     }
 
-    /// Ends the user's step because the user does something else. While Telegram does not change
-    /// the message that asks, the step continues: its message still asks for the answer.
+    /// Whether the user's step is an `S` that matches.
+    pub(crate) fn waits_for<S: Step>(
+        &self,
+        user: TelegramId,
+        matches: impl Fn(&S) -> bool,
+    ) -> bool {
+        let step = self.dialogues.current(user);
+        let step = step.as_deref().and_then(|step| (step as &dyn Any).downcast_ref());
+        step.is_some_and(matches)
+    }
+
+    /// Ends the user's step because the user does something else. While the message that asks
+    /// cannot be changed, the step continues: its message still asks for the answer.
     pub(crate) async fn abandon_step(&self, user: &User) -> HandlerResult {
         if let Some(step) = self.step(user.id)
             && let Err(error) = step.abandon(self, user).await
         {
-            if let HandlerError::Telegram(failure) = &error
-                && failure.is_temporary()
-            {
+            let still_asks = match &error {
+                HandlerError::Telegram(failure) => failure.is_temporary(),
+                HandlerError::Kms(_) | HandlerError::Unfinished => true,
+            };
+            if still_asks {
                 return Err(error);
             }
             tracing::warn!(%error, event = "step_cleanup_failed", "abandoned step not cleaned up");

@@ -332,12 +332,13 @@ impl Delivery {
         (queue.failures, queue.not_before) = (0, None);
         match next {
             Next::Alert(alert) => self.give_up(queue, alert.event),
+            Next::Payment(payment) => self.give_up(queue, payment.event),
             Next::GivenUp => queue.given_up = Some(Instant::now() + PAUSE),
-            Next::Payment(_) | Next::Digest(_) => {}
+            Next::Digest(_) => {}
         }
     }
 
-    /// Keeps a security notice in the journal, to be tried again later and after a restart.
+    /// Keeps a notice in the journal, to be tried again later and after a restart.
     fn give_up(&self, queue: &mut Queue, event: Event) {
         self.context.journal.change(event.telegram_id, |chat| {
             // A user who has blocked the bot is greeted first.

@@ -9,8 +9,8 @@ use teloxide_core::types::MessageId;
 
 use crate::chat::keyboard::Keyboard;
 use crate::context::{Context, HandlerError, HandlerResult};
-use crate::flows::send::screen;
 use crate::flows::send::terms::ClientRef;
+use crate::flows::send::{screen, speed_up};
 use crate::flows::{FLOWS, balance_button, freeze, history_button, recovery, start};
 use crate::format::{amount, time};
 use crate::journal::Chat;
@@ -260,6 +260,8 @@ async fn update_transfer(
 ) -> HandlerResult {
     let Some(ClientRef { message, .. }) = ClientRef::of(transfer) else { return Ok(()) };
     context.end_step_if(user, |step: &OnPage| step.purpose == Purpose::Confirm(transfer.id));
+    // Its message shows the payment, and does not ask for a password any more.
+    speed_up::end(context, user, transfer.id);
     if let Some(known) = context.journal.chat(user).payment(transfer.id) {
         if contradicts(known.state, transfer) {
             // The event may be older than the message.

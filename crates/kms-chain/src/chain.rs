@@ -174,8 +174,11 @@ impl Chain {
         for endpoint in self.by_preference() {
             match ask(endpoint).await {
                 Ok(answer) => return Ok((Arc::clone(endpoint), answer)),
+                // An endpoint that answers nothing of a token says less than one that is down.
                 Err(error) if error.may_pass_elsewhere() => {
-                    failed.get_or_insert(error);
+                    if matches!(failed, None | Some(ChainError::NotAToken)) {
+                        failed = Some(error);
+                    }
                 }
                 Err(verdict) => return Err(verdict),
             }

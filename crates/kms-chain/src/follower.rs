@@ -447,7 +447,7 @@ impl Follower {
         for (dropped, block) in (1..).zip(removed) {
             match self.replacement(endpoint, block).await? {
                 Replacement::Found => {}
-                // Nothing final was reported of it, so the word of one endpoint suffices.
+                // What was reported of it was not called final, and is corrected (ADR 89).
                 Replacement::Unconfirmed(_) if Some(block) != cursor => {}
                 Replacement::None if dropped > 1 => {
                     recent.drop_above(block.number);

@@ -182,7 +182,8 @@ fn notify_sender(
     )
 }
 
-/// Notifies the recipient of the transfer's state: that it arrives, is final, or was taken back.
+/// Notifies the recipient of the transfer's state: that it arrives, is final, is pending again
+/// because its block was removed, or was taken back.
 fn notify_recipient(
     connection: &mut AnyConnection,
     transfer: &Transfer,

@@ -61,8 +61,8 @@ event_kinds! {
     TransferEvent {
         /// The state of a transfer that this account sends has changed.
         Changed = "transfer_changed",
-        /// The state of a transfer to this account has changed: it arrives (mined), it is final, or
-        /// it was taken back.
+        /// The state of a transfer to this account has changed: it arrives (mined), it is final, it
+        /// is pending again because its block was removed, or it was taken back.
         Received = "received",
     }
 }

@@ -69,10 +69,14 @@ impl Button for CancelButton {
             context.telegram.remove_buttons(user.id, message).await?;
             return Ok(Some(text!("question-over-notice")));
         }
-        context.telegram.edit(user.id, message, &html!("cancel-done"), Keyboard::none()).await?;
-        if self.question.is_some() {
+        let done = html!("cancel-done");
+        let edited = context.telegram.edit(user.id, message, &done, Keyboard::none()).await;
+        // While Telegram does not change it, the message asks for the answer.
+        let still_asks = edited.as_ref().is_err_and(|failure| failure.is_temporary());
+        if self.question.is_some() && !still_asks {
             context.end_step(user.id);
         }
+        edited?;
         Ok(None)
     }
 }
@@ -94,10 +98,9 @@ async fn cancel(context: &Context, user: &User) -> HandlerResult {
         return context.send(user.id, html!("cancel-nothing")).await;
     };
     // Until that is done, the message of the step asks for the answer.
-    let is_shown = step.cancel(context, user).await?;
-    context.end_step(user.id);
-    match is_shown {
-        true => Ok(()),
-        false => context.send(user.id, html!("cancel-done")).await,
+    if !step.cancel(context, user).await? {
+        context.send(user.id, html!("cancel-done")).await?;
     }
+    context.end_step(user.id);
+    Ok(())
 }

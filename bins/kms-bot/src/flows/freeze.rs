@@ -71,16 +71,16 @@ impl Button for FreezeButton {
     }
 
     async fn press(&self, context: &Context, user: &User, message: MessageId) -> PressResult {
+        // What protects the wallet waits for no other message.
         match self {
-            // What protects the wallet waits for no other message.
             Self::Now => freeze(context, user, message).await?,
             Self::Stay => stay(context, user, message).await?,
-            Self::Ask | Self::Lift => {}
+            Self::Ask => show(context, user).await?,
+            Self::Lift => {}
         }
         context.abandon_step(user).await?;
         match self {
-            Self::Now | Self::Stay => {}
-            Self::Ask => show(context, user).await?,
+            Self::Now | Self::Stay | Self::Ask => {}
             Self::Lift => {
                 if let Some(message) = shown_in(message) {
                     context.telegram.remove_buttons(user.id, message).await?;

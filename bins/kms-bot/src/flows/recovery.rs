@@ -331,17 +331,21 @@ impl Step for NewPassword {
 }
 
 async fn stop(context: &Context, user: &User, message: MessageId, id: RecoveryId) -> PressResult {
+    let stopped = context.kms.cancel_recovery(user.id.into(), id).await;
+    let is_over = match stopped {
+        Ok(_) => false,
+        Err(error) if error.code() == Some(ErrorCode::WrongState) => true,
+        Err(error) => return Err(error.into()),
+    };
     // Any other question is still asked.
     context.end_step_if(user.id, |code: &Code| code.id == id);
     context.end_step_if(user.id, |password: &NewPassword| password.id == id);
-    match context.kms.cancel_recovery(user.id.into(), id).await {
+    if is_over {
+        let over = html!("recover-over");
+        context.telegram.edit(user.id, message, &over, Keyboard::none()).await?;
+    } else {
         // The notice of the event says that it was cancelled.
-        Ok(_) => context.telegram.remove_buttons(user.id, message).await?,
-        Err(error) if error.code() == Some(ErrorCode::WrongState) => {
-            let over = html!("recover-over");
-            context.telegram.edit(user.id, message, &over, Keyboard::none()).await?;
-        }
-        Err(error) => return Err(error.into()),
+        context.telegram.remove_buttons(user.id, message).await?;
     }
     Ok(None)
 }

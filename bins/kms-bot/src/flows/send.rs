@@ -28,7 +28,7 @@ mod confirm;
 mod quote;
 pub(crate) mod screen;
 mod signing;
-mod speed_up;
+pub(crate) mod speed_up;
 pub(crate) mod terms;
 
 pub(crate) struct SendFlow;

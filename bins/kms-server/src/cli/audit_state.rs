@@ -51,8 +51,13 @@ impl AuditedAccounts {
                 let address = details.get("address").map(str::to_owned);
                 self.entry(account).address = address;
             }
-            "freeze" => self.entry(account).is_frozen = true,
-            "unfreeze" => self.entry(account).is_frozen = false,
+            "freeze" | "unfreeze" => {
+                // An act that was open before is over, whether it was stored or not.
+                self.open.retain(|(_, action), of| {
+                    *of != row.telegram_id || !matches!(&**action, "freeze" | "unfreeze")
+                });
+                self.entry(account).is_frozen = row.action == "freeze";
+            }
             "recover" => self.entry(account).recoveries += 1,
             _ => {}
         }

@@ -1,9 +1,10 @@
 //! Check values of the server keys: a database is used only with the keys that wrote it.
 
 use diesel::prelude::*;
+use diesel::result::Error;
 use kms_core::ports::StoreError;
 
-use crate::database::{AnyConnection, ConnectError, Database, execute_on_either};
+use crate::database::{AnyConnection, ConnectError, Database, Failure, execute_on_either};
 use crate::schema::server_key_checks;
 
 /// Of one version of a key of this kind.
@@ -39,7 +40,7 @@ impl Database {
     pub async fn check_server_keys(&self) -> Result<(), ConnectError> {
         let checks = self.check_values();
         self.blocking(move |connection| {
-            connection.transaction(|connection| {
+            let stored = connection.transaction(|connection| {
                 let new = match unknown(connection, &checks)? {
                     Ok(new) if new.is_empty() => return Ok(Ok(())),
                     Ok(new) => new,
@@ -55,9 +56,19 @@ impl Database {
                         .on_conflict_do_nothing();
                     execute_on_either!(connection, insert)?;
                 }
-                // What another one has stored meanwhile may be of another key.
-                Ok(unknown(connection, &checks)?.map(drop))
-            })
+                // What another one has stored meanwhile may be of another key; then nothing of
+                // this one is stored.
+                match unknown(connection, &checks)? {
+                    Ok(_) => Ok(Ok(())),
+                    Err(_) => Err(Failure::Diesel(Error::RollbackTransaction)),
+                }
+            });
+            match stored {
+                Err(Failure::Diesel(Error::RollbackTransaction)) => {
+                    Ok(unknown(connection, &checks)?.map(drop))
+                }
+                stored => stored,
+            }
         })
         .await?
     }

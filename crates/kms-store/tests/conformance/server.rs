@@ -475,10 +475,12 @@ async fn a_new_server_key_is_stored_once_by_servers_that_start_together() {
     let mut keys = subject.keys.clone();
     for version in 2..=6 {
         keys[0] = format!("{version}:{version}{},{}", "e".repeat(63), keys[0]);
-        let starting = (0..8).map(|_| open(&subject.url, &keys));
-        let servers = futures::future::join_all(starting).await;
-        let checked = servers.iter().map(|server| server.check_server_keys());
-        for checked in futures::future::join_all(checked).await {
+        let mut starting = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let server = open(&subject.url, &keys).await;
+            starting.spawn(async move { server.check_server_keys().await });
+        }
+        for checked in starting.join_all().await {
             checked.unwrap();
         }
     }

@@ -29,8 +29,9 @@ pub(super) async fn ask_password(
     reassigned_confirmed: bool,
 ) -> PressResult {
     // A second press of the button leaves the screen as it is.
-    context.end_step_if(user.id, |step: &ConfirmPassword| step.message == message);
-    context.abandon_step(user).await?;
+    if !context.waits_for(user.id, |step: &ConfirmPassword| step.message == message) {
+        context.abandon_step(user).await?;
+    }
     let Some(transfer) = own_transfer(context, user, id).await? else {
         return Ok(Some(text!("expired-button-notice")));
     };
@@ -235,8 +236,8 @@ pub(super) async fn check(
     let Some(transfer) = own_transfer(context, user, id).await? else {
         return Ok(Some(text!("expired-button-notice")));
     };
-    speed_up::end(context, user, id);
     screen::show(context, user.id, message, &transfer).await?;
+    speed_up::end(context, user.id, id);
     Ok(Some(text!("up-to-date-notice")))
 }
 
@@ -244,5 +245,5 @@ pub(super) async fn check(
 fn end_confirmation(context: &Context, user: &User, id: TransferId) {
     context.end_step_if(user.id, |step: &ConfirmPassword| step.transfer.id == id);
     context.end_step_if(user.id, |step: &OnPage| step.purpose == Purpose::Confirm(id));
-    speed_up::end(context, user, id);
+    speed_up::end(context, user.id, id);
 }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use kms_types::wire::{ReplaceTransfer, Transfer, TransferState};
-use kms_types::{ReplacementId, TransferId, Wei};
+use kms_types::{ReplacementId, TelegramId, TransferId, Wei};
 use teloxide_core::types::MessageId;
 
 use super::button::SendButton;
@@ -63,8 +63,8 @@ pub(super) async fn ask_password(
 }
 
 /// Ends the step that waits for the password of this transfer's replacement.
-pub(super) fn end(context: &Context, user: &User, id: TransferId) {
-    context.end_step_if(user.id, |step: &ReplacePassword| step.transfer.id == id);
+pub(crate) fn end(context: &Context, user: TelegramId, id: TransferId) {
+    context.end_step_if(user, |step: &ReplacePassword| step.transfer.id == id);
 }
 
 /// Waits for the password that signs a transfer again.
@@ -114,8 +114,10 @@ impl Step for ReplacePassword {
         sign(context, answer, shown, replace, back).await
     }
 
+    /// Shows the payment as it is now: it may have been mined since.
     async fn abandon(&self, context: &Context, user: &User) -> HandlerResult {
-        screen::show(context, user.id, self.message, &self.transfer).await
+        let now = context.kms.transfer(self.transfer.id).await?;
+        screen::show(context, user.id, self.message, now.as_ref().unwrap_or(&self.transfer)).await
     }
 
     async fn cancel(&self, context: &Context, user: &User) -> Result<bool, HandlerError> {
