@@ -120,6 +120,22 @@ async fn a_payment_that_waits_is_sped_up_by_chat() {
     world.stage.stop().await;
 }
 
+/// It is mined while the password for a higher fee is asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_that_is_mined_ends_the_question_for_a_higher_fee() {
+    let mut world = pending().await;
+    too_expensive(&mut world).await;
+    world.ann.press("send-speed-up-button");
+    world.ann.bot("send-ask-password").await;
+    rpc(&world, "anvil_setNextBlockBaseFeePerGas", json!([LOW]));
+    rpc(&world, "evm_setIntervalMining", json!([1]));
+    world.ann.bot("transfer-confirmed").await;
+    world.ann.says("/help");
+    world.ann.bot("help-title").await;
+    assert_eq!(confirmed(&world), 1, "{}", world.ann.transcript());
+    world.stage.stop().await;
+}
+
 /// She deletes its message before it waits, and once more while the password is asked for.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_payment_whose_message_was_deleted_is_sped_up_in_a_new_one() {
