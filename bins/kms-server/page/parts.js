@@ -296,7 +296,7 @@ export function when(milliseconds, format = time) {
 }
 
 /** The names that an attacker knows of a user. */
-export function namesOf({ user, account }) {
-  const names = [user.first_name, user.last_name, user.username, account?.username];
+export function namesOf({ user, launch }) {
+  const names = [user.first_name, user.last_name, user.username, ...launch.usernames];
   return names.filter(Boolean).map(String);
 }

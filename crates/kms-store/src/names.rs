@@ -517,6 +517,26 @@ impl Database {
         .await
     }
 
+    /// Returns all usernames that a user holds, as the user writes them, in Telegram's order.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn usernames_of(&self, holder: TelegramId) -> Result<Vec<Username>, StoreError> {
+        self.blocking(move |connection| {
+            let held: Vec<(String, String)> = names::table
+                .filter(names::telegram_id.eq(holder.as_i64()))
+                .filter(names::ended_at.is_null())
+                .order(names::position)
+                .select((names::canonical, names::shown))
+                .load(connection)?;
+            let parse = |(key, shown): (String, String)| {
+                Ok(RowRef { table: "names", key: &key }.parse(&shown)?)
+            };
+            held.into_iter().map(parse).collect()
+        })
+        .await
+    }
+
     /// Returns what the audit has to state about usernames that a new account took over from other
     /// holders.
     ///

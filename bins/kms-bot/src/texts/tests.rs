@@ -61,6 +61,19 @@ fn render(id: &str, names: &[&str], value: &str) -> String {
     messages().get_args(id, values)
 }
 
+/// The wording of every message, with the name of each variable in place of its value.
+#[test]
+fn every_message_as_it_is_shown() {
+    let shown = std::cell::RefCell::new(Vec::new());
+    each_message(|message, names| {
+        let named = |name: &&str| format!("[{name}]");
+        let values: HashMap<&str, String> = names.iter().map(|name| (*name, named(name))).collect();
+        let id = message.id.name;
+        shown.borrow_mut().push(format!("{id}: {}", messages().get_args(id, values)));
+    });
+    insta::assert_snapshot!(shown.into_inner().join("\n"));
+}
+
 #[test]
 fn hostile_values_are_shown_as_text_in_every_message() {
     each_message(|message, names| {

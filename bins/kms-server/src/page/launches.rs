@@ -52,13 +52,13 @@ async fn open(
         // An answer that was lost is given again, also after that time.
         let known = state.database.launch_of_key(key).await?;
         let known = known.filter(|known| known.proof == launch.proof && now < expiry(known));
-        return Ok(answer(&launch, &known.ok_or(late)?));
+        return answer(&state, &launch, &known.ok_or(late)?).await;
     }
     let opened = OpenedLaunch { proof: launch.proof.clone(), key, opened_at: now };
     match state.database.open_launch(opened, launch.purpose.is_proof()).await? {
         Opened::Bound(opened) => {
             prove_name(&state, &launch, now).await?;
-            Ok(answer(&launch, &opened))
+            answer(&state, &launch, &opened).await
         }
         Opened::Used => {
             let detail = "this link was opened before; open the page again from the chat";
@@ -84,10 +84,15 @@ async fn prove_name(
     observe_names(state, &account, names, &caller).await
 }
 
-fn answer(launch: &launch::Launch, opened: &OpenedLaunch) -> HttpResponse {
-    HttpResponse::Ok().json(wire::OpenedLaunch {
+async fn answer(
+    state: &State,
+    launch: &launch::Launch,
+    opened: &OpenedLaunch,
+) -> Result<HttpResponse, ApiError> {
+    Ok(HttpResponse::Ok().json(wire::OpenedLaunch {
         purpose: launch.purpose.to_string(),
         telegram_id: launch.user,
+        usernames: state.database.usernames_of(launch.user).await?,
         expires_in: expiry(opened).since(clock::now()).as_secs(),
-    })
+    }))
 }

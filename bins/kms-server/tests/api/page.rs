@@ -12,7 +12,7 @@ use kms_server_testing::{Stores, TestEnv, TestServer};
 use kms_store::{OpenedLaunch, Scope};
 use kms_types::wire::{
     ChangePassword, CompleteRecovery, ConfirmCode, ConfirmShown, EventBody, ExportKey, NewWallet,
-    RequestRecovery, SetLimit, SetLimitByPassword, TransferState,
+    RequestRecovery, SeenUsernames, SetLimit, SetLimitByPassword, TransferState,
 };
 use kms_types::{ErrorCode, LaunchKey, RecoveryId, SecurityEvent, Timestamp, U256, Units};
 use reqwest::StatusCode;
@@ -122,6 +122,7 @@ on_both_stores!(
     the_password_and_a_recovery_are_changed_on_the_page,
     a_higher_limit_needs_the_password_and_a_day,
     every_act_has_a_proof,
+    an_opening_has_all_usernames_that_are_known,
 );
 
 async fn a_wallet_is_made_and_paid_from_on_the_page(world: World) {
@@ -334,6 +335,17 @@ async fn a_higher_limit_needs_the_password_and_a_day(world: World) {
     assert_eq!(shown, [wrong, ("ok", true), wrong, ("ok", true), ("ok", true), ("ok", false)]);
     world.test.client.freeze(telegram(1)).await.unwrap();
     assert_eq!(code(set("9", "ann's password").await), Some(ErrorCode::AccountFrozen));
+}
+
+/// A new password must not be made of them.
+async fn an_opening_has_all_usernames_that_are_known(world: World) {
+    assert_eq!(world.open(1, "n").await.opened().usernames, []);
+    world.onboard().await;
+    let usernames = ["ann", "gold_finch"].map(|name| name.parse().unwrap());
+    let seen_at = Timestamp(i64::try_from(now() * 1_000).unwrap());
+    let seen = SeenUsernames { usernames: usernames.to_vec().try_into().unwrap(), seen_at };
+    world.test.client.seen_usernames(telegram(1), &seen).await.unwrap();
+    assert_eq!(world.open(1, "").await.opened().usernames, usernames);
 }
 
 async fn every_act_has_a_proof(mut world: World) {

@@ -236,11 +236,11 @@ async fn the_page_computes_what_rust_computes() {
 async fn names_have_the_same_parts(world: &World) {
     let user = json!({ "first_name": "Anna Belle", "last_name": "O'Smithers-Lee",
         "username": "ann_smith" });
-    let context = json!({ "user": user, "account": { "username": "gold_finch" } });
+    let context = json!({ "user": user, "launch": { "usernames": ["gold_finch", "old_oak"] } });
     let script = "
         const parts = document.querySelector('script[type=module]').src;
         const { namesOf } = await import(parts.replace('app.js', 'parts.js'));
         return password.namesWithParts(namesOf(values))";
-    let names = ["Anna Belle", "O'Smithers-Lee", "ann_smith", "gold_finch"];
+    let names = ["Anna Belle", "O'Smithers-Lee", "ann_smith", "gold_finch", "old_oak"];
     assert_eq!(run(world, script, context).await, json!(names_with_parts(&names)));
 }

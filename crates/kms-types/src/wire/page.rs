@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::Transfer;
-use crate::{AppLink, LaunchKey, PasswordHash, TelegramId, Timestamp};
+use crate::{AppLink, LaunchKey, PasswordHash, TelegramId, Timestamp, Username};
 
 /// `POST /app/v1/launches`: opens the page. A repeat with the same key returns the same.
 #[derive(Serialize, Deserialize)]
@@ -28,6 +28,8 @@ pub struct OpenedLaunch {
     pub purpose: String,
     /// Who opened it: the salt of the password hash is made of it.
     pub telegram_id: TelegramId,
+    /// All usernames that the user is known to hold: a new password must not be made of them.
+    pub usernames: Vec<Username>,
     /// For how many more seconds the key authorizes this purpose: the page has no clock that it
     /// can compare with the server's.
     pub expires_in: u64,
