@@ -342,7 +342,8 @@ async fn an_opening_has_all_usernames_that_are_known(world: World) {
     assert_eq!(world.open(1, "n").await.opened().usernames, []);
     world.onboard().await;
     let usernames = ["ann", "gold_finch"].map(|name| name.parse().unwrap());
-    let seen_at = Timestamp(i64::try_from(now() * 1_000).unwrap());
+    // Later than the launch that made the wallet, which is of a whole second.
+    let seen_at = Timestamp(i64::try_from(now() * 1_000 + 999).unwrap());
     let seen = SeenUsernames { usernames: usernames.to_vec().try_into().unwrap(), seen_at };
     world.test.client.seen_usernames(telegram(1), &seen).await.unwrap();
     assert_eq!(world.open(1, "").await.opened().usernames, usernames);
