@@ -37,7 +37,7 @@ use crate::scenario::Scenario;
 const SEED: u64 = 1;
 const RUNS: u64 = 60;
 /// Runs mostly wait: for blocks, for time to pass, for a process to start.
-const LANES: u64 = 6;
+const LANES: u64 = 4;
 
 #[expect(clippy::disallowed_methods, reason = "chooses the seeds of a run")]
 fn variable(name: &str) -> Option<String> {
