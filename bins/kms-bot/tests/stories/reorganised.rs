@@ -116,7 +116,7 @@ async fn a_recipient_who_blocked_the_bot_is_notified_later_that_it_was_taken_bac
     world.stage.stop().await;
 }
 
-/// The recipient was told that it arrives: that message must not stay true.
+/// The recipient was notified that it arrives, which is no longer so.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_payment_that_arrives_and_whose_block_is_removed_is_reported_to_both() {
     let mut world = arriving().await;

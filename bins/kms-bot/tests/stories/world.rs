@@ -12,6 +12,18 @@ use kms_types::{Asset, TelegramId, TransferId, Wei};
 
 use crate::texts::{self, label};
 
+/// The messages that show work in progress.
+pub(crate) const WORKING: [&str; 8] = [
+    "start-creating",
+    "send-looking-up",
+    "send-sending",
+    "still-working",
+    "contact-working",
+    "freeze-working",
+    "password-changing",
+    "recover-working",
+];
+
 pub(crate) const ANNS: &str = "orange ladder seldom sings";
 pub(crate) const BOBS: &str = "marmalade for the night train";
 

@@ -96,7 +96,7 @@ impl Report {
         Ok(done)
     }
 
-    /// Notes what users noticed of a loss, which must not exceed what the manual says, and
+    /// Records what users noticed of a loss, which must not exceed what the manual allows, and
     /// verifies what they were acknowledged.
     async fn measure(
         &mut self,

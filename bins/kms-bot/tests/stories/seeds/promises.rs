@@ -13,19 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Actor;
 use crate::texts;
-use crate::world::{id, transfers_of};
-
-/// The messages that show work in progress.
-const WORKING: [&str; 8] = [
-    "start-creating",
-    "send-looking-up",
-    "send-sending",
-    "still-working",
-    "contact-working",
-    "freeze-working",
-    "password-changing",
-    "recover-working",
-];
+use crate::world::{WORKING, id, transfers_of};
 
 /// The screens of payments that ask for the password, wherever in the chat they are: they are
 /// edited when the bot waits no longer.
@@ -45,11 +33,11 @@ const QUESTIONS: [&str; 11] = [
     "send-ask-recipient",
     "send-ask-amount",
 ];
-/// What the bot says on its own.
+/// What the bot sends on its own.
 const NOTICES: [&str; 3] = ["notice-arriving", "notice-received", "notice-account-unfrozen"];
-/// What the bot says of a text that it did not wait for.
+/// The answers to a text that the bot did not wait for.
 const UNEXPECTED: [&str; 3] = ["unexpected-text", "unexpected-text-deleted", "unexpected-newcomer"];
-/// What the bot says once of all that it could not answer before.
+/// One answer to all that the bot could not answer before.
 pub(super) const SPEAKS_FOR_OTHERS: [&str; 2] = ["interrupted", "problem-telegram"];
 /// How long after a text its answer has to come, with a bot that nothing disturbs.
 const ANSWERED: Duration = Duration::from_secs(30);
@@ -217,7 +205,7 @@ fn newest(changes: &[Change], own: i64) -> Option<i64> {
     last.flatten()
 }
 
-/// What the bot says after this many changes of the chat.
+/// What the bot shows after this many changes of the chat.
 fn reaction(actor: &Actor, before: usize) -> Option<Message> {
     let own = actor.phone.person().id();
     let changes = actor.phone.person().changes().into_iter().skip(before);
