@@ -4,11 +4,14 @@ use std::time::Instant;
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::Method;
 use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::http::{ConnectionType, Method};
 use actix_web::middleware::Next;
+use actix_web::web::Data;
 use kms_types::TraceId;
 use uuid::Uuid;
+
+use crate::state::State;
 
 tokio::task_local! {
     static REQUEST_ID: String;
@@ -20,7 +23,8 @@ pub(crate) fn request_id() -> String {
 }
 
 /// Gives every request an id, and records it in the log, beside the caller's trace id, and in
-/// metrics.
+/// metrics. Before a stop it also ends the connection of each answer, so that the client's next
+/// request goes to another server instead of meeting the end of this one.
 pub(crate) async fn observe(
     request: ServiceRequest,
     next: Next<impl MessageBody>,
@@ -29,6 +33,7 @@ pub(crate) async fn observe(
     let header = request.headers().get(TraceId::HEADER).and_then(|id| id.to_str().ok());
     let trace = header.and_then(|id| id.parse::<TraceId>().ok()).map(|id| id.to_string());
     let started = Instant::now();
+    let state = request.app_data::<Data<State>>().cloned();
     let method = known_method(request.method());
     let route = request.match_pattern().unwrap_or_else(|| "unknown".to_owned());
     let mut response = REQUEST_ID.scope(id.clone(), next.call(request)).await?;
@@ -40,6 +45,9 @@ pub(crate) async fn observe(
     metrics::histogram!("kms_http_request_duration_seconds", &labels).record(seconds);
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(HeaderName::from_static("x-request-id"), id);
+    }
+    if state.is_some_and(|state| state.readiness.is_draining()) {
+        response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
     }
     Ok(response)
 }

@@ -27,6 +27,9 @@ use crate::error::ClientError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// No request uses a connection that was idle for longer: the server ends those that are idle for
+/// 75 seconds, and before a stop it ends each at the next answer (`ops.drain` should be longer).
+const MOST_IDLE: Duration = Duration::from_secs(5);
 
 tokio::task_local! {
     static TRACE: TraceId;
@@ -89,6 +92,7 @@ impl Client {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let builder = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
+            .pool_idle_timeout(MOST_IDLE)
             .redirect(reqwest::redirect::Policy::none());
         let builder = match trust {
             Trust::System => builder.tls_version_min(reqwest::tls::Version::TLS_1_3),

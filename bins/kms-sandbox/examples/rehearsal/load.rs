@@ -66,7 +66,8 @@ impl Load {
             let user = create(telegram_id, &name(telegram_id), PASSWORD);
             let open = self.gate.read().await;
             let sent = Instant::now();
-            let error = client.create_account(&user).await.err().map(|error| error.to_string());
+            let error = client.create_account(&user).await.err();
+            let error = error.map(|error| format!("{:#}", anyhow::Error::from(error)));
             let answered = Instant::now();
             self.lock().push(Answer { lane, telegram_id, sent, answered, error });
             drop(open);
@@ -95,7 +96,7 @@ impl Load {
             }
             tokio::time::sleep(PAUSE).await;
         }
-        bail!("not every user was served again: {:?}", self.failures().last())
+        bail!("not every user was served again: {:?}", self.last_failure())
     }
 
     /// Waits until this many more users were acknowledged.
@@ -104,7 +105,7 @@ impl Load {
         let since = Instant::now();
         while self.acknowledged().len() < wanted {
             if since.elapsed() > PATIENCE {
-                bail!("the load stands still: {:?}", self.failures().last());
+                bail!("the load stands still: {:?}", self.last_failure());
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -116,9 +117,9 @@ impl Load {
         self.lock().iter().filter(|it| it.error.is_none()).cloned().collect()
     }
 
-    /// The errors so far.
-    fn failures(&self) -> Vec<String> {
-        self.lock().iter().filter_map(|it| it.error.clone()).collect()
+    /// The newest error.
+    pub(crate) fn last_failure(&self) -> Option<String> {
+        self.lock().iter().rev().find_map(|it| it.error.clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Answer>> {

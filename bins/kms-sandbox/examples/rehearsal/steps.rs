@@ -118,6 +118,11 @@ fn with_lost(world: &World, load: &Load, outage: Outage) -> anyhow::Result<Outag
     Ok(Outage { lost, ..outage })
 }
 
+fn none_failed(load: &Load, Outage { failed, .. }: Outage) -> anyhow::Result<()> {
+    ensure!(failed == 0, "{failed} requests failed, the last one: {:?}", load.last_failure());
+    Ok(())
+}
+
 /// Replaces each server by a new one, as of another release, without a failed request.
 pub(crate) async fn upgrade(world: &mut World, load: &Load) -> anyhow::Result<Outage> {
     load.more(5).await?;
@@ -131,7 +136,7 @@ pub(crate) async fn upgrade(world: &mut World, load: &Load) -> anyhow::Result<Ou
         ensure!(!log.contains("checkpoint_failed"), "{log}");
     }
     let outage = load.served_after(began).await?;
-    ensure!(outage.failed == 0, "{} requests failed during the upgrade", outage.failed);
+    none_failed(load, outage)?;
     with_lost(world, load, outage)
 }
 
@@ -152,7 +157,7 @@ pub(crate) async fn rotate_certificate(world: &World, load: &Load) -> anyhow::Re
         }
     }
     let outage = load.served_after(began).await?;
-    ensure!(outage.failed == 0, "{} requests failed during the rotation", outage.failed);
+    none_failed(load, outage)?;
     with_lost(world, load, outage)
 }
 

@@ -22,8 +22,9 @@ use crate::aws::{Aws, Role};
 use crate::door::{Balancer, Door};
 
 pub(crate) const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-/// How long a server still serves after a stop signal: longer than the balancer needs to notice.
-const DRAIN: Duration = Duration::from_secs(2);
+/// How long a server still serves after a stop signal: longer than the balancer needs to notice,
+/// and than a connection of a client can be idle and be used again.
+const DRAIN: Duration = Duration::from_secs(6);
 /// How long a step waits for what it expects.
 const PATIENCE: Duration = Duration::from_secs(60);
 

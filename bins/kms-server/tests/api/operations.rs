@@ -194,17 +194,27 @@ async fn a_silent_postgresql_is_reported_and_holds_no_thread_a_request() {
 }
 
 #[actix_web::test]
-async fn a_stopping_server_fails_readiness_before_it_stops_listening() {
+async fn a_stopping_server_sends_its_clients_elsewhere_before_it_stops_listening() {
     let mut env = TestEnv::new(Stores::Embedded).unwrap();
     env.ops.drain = Some(Duration::from_secs(15));
     let database = env.migrate().await.unwrap();
     let token = env.issue_token(&database, Scope::Bot).await.unwrap();
     let server = ServerProcess::start(&env, None, "info");
     let client = server.client(&env, &token);
+    let certificate = reqwest::Certificate::from_pem(env.certificate.as_bytes()).unwrap();
+    let raw = reqwest::Client::builder().add_root_certificate(certificate).build().unwrap();
+    let url = format!("https://localhost:{}/v1/network", server.port);
+    let connection = async || {
+        let answer = raw.get(&url).send().await.unwrap();
+        answer.headers().get("connection").map(|value| value.to_str().unwrap().to_owned())
+    };
+    assert_eq!(connection().await, None);
     Command::new("kill").args(["-TERM", &server.id().to_string()]).status().unwrap();
     let ready = until_ready(503, async || server.ops("/readyz").await).await;
     assert_eq!((&ready["draining"], &ready["database"]), (&true.into(), &"ok".into()));
     assert_eq!(client.account(telegram(1)).await.unwrap(), None);
+    // The next request of this client goes elsewhere.
+    assert_eq!(connection().await.as_deref(), Some("close"));
     let log = server.terminate();
     assert!(log.contains(r#""event":"stopping""#), "{log}");
 }
