@@ -53,6 +53,37 @@ pub(crate) enum AnyConnection {
     Sqlite(diesel::SqliteConnection),
 }
 
+impl AnyConnection {
+    /// Runs `work` in a transaction, or at a savepoint of the open one, and rolls back if it fails.
+    ///
+    /// In SQLite a transaction has the lock for writing from its start. One that reads first would
+    /// be refused at its first write, without waiting, if another process wrote in between.
+    pub(crate) fn transaction<T, E: From<Error>>(
+        &mut self,
+        work: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E> {
+        #[cfg(feature = "sqlite")]
+        if let Self::Sqlite(sqlite) = self {
+            use diesel::connection::{AnsiTransactionManager, TransactionManager};
+            type Manager = <AnyConnection as Connection>::TransactionManager;
+
+            match AnsiTransactionManager::begin_transaction_sql(sqlite, "begin immediate") {
+                Err(Error::AlreadyInTransaction) => {}
+                Err(error) => return Err(error.into()),
+                Ok(()) => {
+                    let done = work(self);
+                    match &done {
+                        Ok(_) => Manager::commit_transaction(self)?,
+                        Err(_) => Manager::rollback_transaction(self)?,
+                    }
+                    return done;
+                }
+            }
+        }
+        Connection::transaction(self, work)
+    }
+}
+
 /// The account database. It implements the ports of `kms-core` and `kms-chain`. Cheap to clone.
 #[derive(Clone)]
 pub struct Database {

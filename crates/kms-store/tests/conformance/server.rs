@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use kms_core::ports::{PasswordGate, PasswordGateDecision, StoreError};
-use kms_store::{ApiToken, ConnectError, RateLimit, RateLimitExceeded, Scope};
+use kms_store::{ApiToken, ConnectError, Database, RateLimit, RateLimitExceeded, Scope};
 use kms_types::{
     AccountEvent, EventCursor, EventKind, EventStream, RecoveryStep, SecurityEvent, Timestamp,
 };
 
-use crate::fixtures::{Subject, events, insert, on_every_database, open};
+use crate::fixtures::{Subject, events, insert, on_every_database, on_every_shared_database, open};
 
 const SECURITY: EventStream = EventStream::Security;
 
@@ -27,6 +27,8 @@ on_every_database!(
     future_events_cannot_be_acknowledged,
     tokens_are_found_by_their_hash,
 );
+
+on_every_shared_database!(processes_that_write_at_once_wait_for_each_other,);
 
 /// Whatever PostgreSQL is set to, a commit waits for the disk.
 #[cfg(feature = "postgres")]
@@ -402,6 +404,29 @@ async fn tokens_are_found_by_their_hash(subject: Subject) {
     let revoked = database.api_tokens().await.unwrap().remove(0).token.unwrap();
     assert_eq!(revoked.revoked_at, Some(Timestamp(50)));
     assert!(!revoked.is_valid(Timestamp(10)));
+}
+
+/// As a server and a command do: each reads a row before it writes it.
+async fn processes_that_write_at_once_wait_for_each_other(subject: Subject) {
+    let other = open(&subject.url, &subject.keys).await;
+    let revoke_all = async |database: Database, who: u8| {
+        for number in 0..100 {
+            let name = format!("{who}-{number}");
+            let token = ApiToken {
+                id: name.clone(),
+                name: name.clone(),
+                scopes: vec![Scope::Bot],
+                created_at: Timestamp(1),
+                expires_at: None,
+                revoked_at: None,
+            };
+            let mut hash = [who; 32];
+            hash[0] = number;
+            database.insert_api_token(token, hash.into()).await.unwrap();
+            assert!(database.revoke_api_token(&name, Timestamp(2)).await.unwrap());
+        }
+    };
+    tokio::join!(revoke_all(subject.database.clone(), 1), revoke_all(other, 2));
 }
 
 async fn tampered_tokens_are_refused(subject: Subject) {
