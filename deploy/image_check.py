@@ -147,9 +147,9 @@ def serves(command, run, root):
         "KMS_SERVER__LISTEN": "127.0.0.1:0",
         "KMS_SERVER__PAGE__LISTEN": "127.0.0.1:0",
         "KMS_SERVER__OPS__LISTEN": "127.0.0.1:0",
-        "KMS_SERVER__CHAIN__RPC_URLS": "https://rpc.invalid",
-        "KMS_SERVER__CHAIN__CHAIN_ID": "1",
-        "KMS_SERVER__CHAIN__NAME": "Ethereum",
+        "KMS_SERVER__CHAINS__ETHEREUM__RPC_URLS": "https://rpc.invalid",
+        "KMS_SERVER__CHAINS__ETHEREUM__CHAIN_ID": "1",
+        "KMS_SERVER__CHAINS__ETHEREUM__NAME": "Ethereum",
         **keys,
     }
     for name in ["test-kms-key.txt", "test-kms-key-passphrase.txt"]:
@@ -161,7 +161,7 @@ def serves(command, run, root):
     if migrated.returncode != 0:
         fail(f"migrate: {migrated.stdout}{migrated.stderr}")
     report = run("check-config", **settings).stdout
-    for line in ["ok      tls", "ok      key_database", "ok      database.schema", "failed  chain.rpc_urls 1"]:
+    for line in ["ok      tls", "ok      key_database", "ok      database.schema", "failed  chains.ethereum.rpc_urls 1"]:
         if line not in report:
             fail(f"check-config: no {line}: {report}")
     server = subprocess.Popen(command("serve"), env=settings, stdout=subprocess.PIPE, text=True)

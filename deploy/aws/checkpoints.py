@@ -79,9 +79,9 @@ def settings(folder, bucket):
         "KMS_KEY__ID": "test",
         "KMS_KEY__PATH": "test-kms-key",
         "KMS_KEY__PASSPHRASE_FILE": "test-kms-key-passphrase",
-        "CHAIN__RPC_URLS": "http://127.0.0.1:9",
-        "CHAIN__CHAIN_ID": "1",
-        "CHAIN__NAME": "Ethereum",
+        "CHAINS__ETHEREUM__RPC_URLS": "http://127.0.0.1:9",
+        "CHAINS__ETHEREUM__CHAIN_ID": "1",
+        "CHAINS__ETHEREUM__NAME": "Ethereum",
         "AUDIT__CHECKPOINT_S3": f"s3://{bucket}/checkpoints",
         **{f"SERVER_KEYS__{key}": f"1:{'1' * 64}" for key in ["PEPPER", "CONTACT", "ROW", "AUDIT", "CODES", "CHECKPOINT"]},
     }

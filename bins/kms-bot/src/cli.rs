@@ -94,8 +94,11 @@ async fn check_config(config: Option<&Path>) -> anyhow::Result<()> {
     };
     report("telegram", bot::whoami(&settings).await.map_err(Into::into));
     let network = async {
-        let network = bot::client(&settings)?.network().await.context("GET /v1/network")?;
-        Ok(format!("{} (chain {})", network.name, network.chain_id))
+        let networks = bot::client(&settings)?.networks().await.context("GET /v1/networks")?;
+        let networks = networks.networks.into_iter();
+        let named =
+            networks.map(|network| format!("{} (chain {})", network.name, network.chain_id));
+        Ok(named.collect::<Vec<_>>().join(", "))
     };
     report("server", network.await);
     report("passwords", passwords(&settings).await);

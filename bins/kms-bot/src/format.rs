@@ -68,6 +68,7 @@ mod tests {
     #[test]
     fn upper_bounds_are_rounded_up() {
         let network = Network {
+            short_name: "test".to_owned(),
             name: "Test".to_owned(),
             chain_id: 1,
             symbol: "ETH".to_owned(),

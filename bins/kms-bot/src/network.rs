@@ -1,9 +1,9 @@
-//! The network that the server works with, and where owners type their passwords, cached.
+//! The networks that the server works with, and where owners type their passwords, cached.
 
 use std::time::Duration;
 
 use kms_client::{Client, ClientError};
-use kms_types::wire::{Network, Passwords};
+use kms_types::wire::{Network, Networks, Passwords};
 
 use crate::cached::Cached;
 
@@ -12,49 +12,73 @@ const LIFETIME: Duration = Duration::from_secs(5 * 60);
 /// The same, if a text could not be read: it may name a token that is new.
 const LIFETIME_IF_UNREAD: Duration = Duration::from_secs(10);
 
-/// What `GET /v1/network` and `GET /v1/passwords` returned last.
+/// What `GET /v1/networks` and `GET /v1/passwords` returned last.
 pub(crate) struct NetworkCache {
     kms: Client,
-    network: Cached<Network>,
+    networks: Cached<Networks>,
     passwords: Cached<Passwords>,
 }
 
 impl NetworkCache {
     pub(crate) fn new(kms: Client) -> Self {
-        Self { kms, network: Cached::default(), passwords: Cached::default() }
+        Self { kms, networks: Cached::default(), passwords: Cached::default() }
     }
 
-    /// Returns the network, at most five minutes old if the server responds.
+    /// Returns all networks, at most five minutes old if the server responds.
+    pub(crate) async fn all(&self) -> Result<Vec<Network>, ClientError> {
+        let networks = self.networks.younger_than(LIFETIME, self.kms.networks()).await?;
+        Ok(networks.networks)
+    }
+
+    /// Returns the network that the chat sends on, at most five minutes old if the server responds.
     pub(crate) async fn get(&self) -> Result<Network, ClientError> {
-        self.network.younger_than(LIFETIME, self.kms.network()).await
+        Ok(first(self.networks.younger_than(LIFETIME, self.kms.networks()).await?))
     }
 
-    /// Returns the network, at most ten seconds old if the server responds.
+    /// Returns the network that the chat sends on, at most ten seconds old if the server responds.
     pub(crate) async fn get_recent(&self) -> Result<Network, ClientError> {
-        self.network.younger_than(LIFETIME_IF_UNREAD, self.kms.network()).await
+        Ok(first(self.networks.younger_than(LIFETIME_IF_UNREAD, self.kms.networks()).await?))
     }
 
     /// Returns the network with this chain id, so that an amount is never shown with the symbol of
     /// another chain.
     pub(crate) async fn of_chain(&self, chain_id: u64) -> Result<Network, ClientError> {
-        if let Some(network) = self.cached().filter(|known| known.chain_id == chain_id) {
+        if let Some(network) = self.networks.known().and_then(|known| find(known, chain_id)) {
             return Ok(network);
         }
-        let network = self.network.fetch(self.kms.network()).await?;
-        if network.chain_id == chain_id {
-            return Ok(network);
-        }
-        let (name, symbol) = (format!("chain {chain_id}"), "coins".to_owned());
-        Ok(Network { name, chain_id, symbol, tokens: Vec::new(), explorer: None })
+        let networks = self.networks.fetch(self.kms.networks()).await?;
+        Ok(find(networks, chain_id).unwrap_or_else(|| unnamed(chain_id)))
     }
 
-    /// Returns the network without asking the server.
+    /// Returns the network that the chat sends on, without asking the server.
     pub(crate) fn cached(&self) -> Option<Network> {
-        self.network.known()
+        self.networks.known().map(first)
     }
 
     /// Returns where owners type their passwords, at most five minutes old if the server responds.
     pub(crate) async fn passwords(&self) -> Result<Passwords, ClientError> {
         self.passwords.younger_than(LIFETIME, self.kms.passwords()).await
+    }
+}
+
+/// The first in the order of the server. A server has at least one.
+fn first(networks: Networks) -> Network {
+    networks.networks.into_iter().next().unwrap_or_else(|| unnamed(0))
+}
+
+fn find(networks: Networks, chain_id: u64) -> Option<Network> {
+    networks.networks.into_iter().find(|network| network.chain_id == chain_id)
+}
+
+/// A chain that the server does not have any more.
+fn unnamed(chain_id: u64) -> Network {
+    let (name, symbol) = (format!("chain {chain_id}"), "coins".to_owned());
+    Network {
+        short_name: chain_id.to_string(),
+        name,
+        chain_id,
+        symbol,
+        tokens: Vec::new(),
+        explorer: None,
     }
 }

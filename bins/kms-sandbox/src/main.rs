@@ -55,7 +55,7 @@ async fn serve(port: u16) -> anyhow::Result<()> {
     println!("To call the API by hand:");
     println!("  curl --cacert {} \\", stage.certificate_path().display());
     println!("    -H 'Authorization: Bearer {}' \\", stage.bearer);
-    println!("    {}/v1/network\n", stage.url());
+    println!("    {}/v1/networks\n", stage.url());
     println!(
         "Ready in {:.1} s. Press ctrl-c to stop; everything is then deleted.",
         started.elapsed().as_secs_f64()

@@ -43,6 +43,8 @@ pub struct StageOptions {
     pub quote_seconds: u64,
     /// The address of a block explorer, to which transactions are linked.
     pub explorer: Option<String>,
+    /// The id and the endpoint of a second chain, whose coin is POL.
+    pub second_chain: Option<(u64, Secret)>,
     /// What one account may spend in 24 hours, by symbol.
     pub spend_a_day: BTreeMap<String, Amount>,
     /// From what amount on an external deposit has a notice of its own, by symbol.
@@ -90,6 +92,7 @@ impl Default for StageOptions {
         Self {
             quote_seconds: 120,
             explorer: None,
+            second_chain: None,
             spend_a_day: BTreeMap::new(),
             notice_from: BTreeMap::new(),
             token: true,
@@ -404,6 +407,20 @@ fn configure(
         tokens: if options.token { vec![as_configured(token)?] } else { Vec::new() },
         ..env.chain.clone()
     };
+    if let Some((chain_id, url)) = options.second_chain.clone() {
+        let second = ChainSettings {
+            chain_id,
+            rpc_urls: vec![url.try_into()?],
+            name: "Second".to_owned(),
+            symbol: "POL".parse()?,
+            tokens: Vec::new(),
+            notice_from: BTreeMap::new(),
+            // Tests set balances on it, which no payment explains.
+            compare_balances: false,
+            ..env.chain.clone()
+        };
+        env.more_chains.insert("second".to_owned(), second);
+    }
     env.password.running = thread::available_parallelism()?;
     env.password.waiting = 32;
     env.limits = LimitSettings {

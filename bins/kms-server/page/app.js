@@ -55,7 +55,8 @@ async function load() {
   context.launch = await api.open(telegram.initData);
   context.purpose = context.launch.purpose.slice(0, 1);
   setTimeout(expired, context.launch.expires_in * 1_000);
-  [context.network] = await Promise.all([api.get('/network'), reload()]);
+  const [{ networks }] = await Promise.all([api.get('/networks'), reload()]);
+  context.networks = networks;
 }
 
 /** Reads the account again. */

@@ -16,6 +16,12 @@ export function amount(units, asset) {
   return `${coins(units, asset.decimals)}\u00a0${asset.symbol}`;
 }
 
+/** The chain with this id. One that the server does not have any more is shown by its number. */
+export function networkOf({ networks }, chainId) {
+  return networks.find((known) => known.chain_id === chainId)
+    ?? { chain_id: chainId, name: `chain ${chainId}`, symbol: 'coins', tokens: [], explorer: null };
+}
+
 /** The native coin as an asset. */
 export function native(network) {
   return { symbol: network.symbol, decimals: 18 };

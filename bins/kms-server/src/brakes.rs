@@ -8,6 +8,7 @@
 mod policy;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -17,10 +18,8 @@ use kms_store::{Database, KeyDatabase, Pausable};
 use kms_types::{ErrorCode, EthAddress, Wei};
 use metrics::{counter, gauge, histogram};
 
-use self::policy::Policy;
-use crate::config::PaymentPolicySettings;
+pub(crate) use self::policy::PolicyClient;
 use crate::error::ApiError;
-use crate::start_error::StartError;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -30,18 +29,17 @@ pub(crate) struct Brakes {
     is_paused: AtomicBool,
     /// The only addresses without an account that can be paid; `None` allows all.
     external: Option<HashSet<EthAddress>>,
-    policy: Option<Policy>,
+    policy: Option<Arc<PolicyClient>>,
 }
 
 impl Brakes {
     pub(crate) fn new(
         chain_id: u64,
         external: Option<Vec<EthAddress>>,
-        policy: Option<&PaymentPolicySettings>,
-    ) -> Result<Self, StartError> {
-        let policy = policy.map(Policy::new).transpose().map_err(StartError::PaymentPolicy)?;
+        policy: Option<Arc<PolicyClient>>,
+    ) -> Self {
         let external = external.map(HashSet::from_iter);
-        Ok(Self { chain_id, is_paused: AtomicBool::new(false), external, policy })
+        Self { chain_id, is_paused: AtomicBool::new(false), external, policy }
     }
 
     /// Reads whether the operator has paused payments.

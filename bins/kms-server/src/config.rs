@@ -30,7 +30,8 @@ use kms_core::recovery::RecoveryRules;
 use serde::Deserialize;
 
 pub use audit::AuditSettings;
-pub use chain::{ChainSettings, RpcHeader, RpcUrl};
+pub use chain::{ChainSettings, Chains, RpcHeader, RpcUrl};
+pub(crate) use chain::{no_primary_chain, notice_from};
 pub use database::{
     DatabaseAuth, DatabaseSettings, DatabaseUrl, DatabaseUrlError, KeyDatabaseSettings, RereadError,
 };
@@ -83,8 +84,10 @@ pub struct Settings {
     /// The server's own keys: pepper, contact, row, audit and codes.
     #[serde(with = "server_keys::ServerKeysDef")]
     pub server_keys: ServerKeys,
-    /// The chain that transfers are made on.
-    pub chain: ChainSettings,
+    /// The chains that transfers are made on, by their short names.
+    pub chains: Chains,
+    /// The short name of the chain of requests that name none. Required if there are several.
+    pub primary_chain: Option<String>,
     /// API tokens that are declared by their hashes.
     #[serde(default)]
     pub tokens: Vec<DeclaredToken>,
@@ -124,9 +127,10 @@ impl Settings {
 
     fn validate(mut self) -> Result<Self, ConfigError> {
         self.recovery.sends_codes = self.mail.is_some();
-        self.chain.validate()?;
+        chain::validate(&self.chains)?;
+        self.primary_chain = Some(chain::primary(&self.chains, self.primary_chain)?);
         self.limits.validate()?;
-        self.limits.spending(&self.chain, &self.recovery)?;
+        self.limits.spending(&self.chains, &self.recovery)?;
         tokens::validate(&self.tokens)?;
         self.payment_policy.as_ref().map_or(Ok(()), PaymentPolicySettings::validate)?;
         self.check_profile()?;

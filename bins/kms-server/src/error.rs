@@ -105,7 +105,7 @@ impl ApiError {
     }
 
     #[deny(clippy::wildcard_enum_match_arm)]
-    fn code(&self) -> ErrorCode {
+    pub(crate) fn code(&self) -> ErrorCode {
         match self {
             Self::Refused { code, .. } | Self::NotNow { code, .. } => *code,
             Self::Insufficient { .. } => ErrorCode::InsufficientFunds,

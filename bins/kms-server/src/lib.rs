@@ -7,6 +7,7 @@
 mod auth;
 mod body;
 mod brakes;
+mod chains;
 mod checkpoint_archive;
 pub mod cli;
 mod clock;

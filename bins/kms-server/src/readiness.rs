@@ -1,11 +1,12 @@
 //! Whether the server can serve requests, as the last checks of its dependencies found.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use kms_process::CancellationToken;
-use metrics::gauge;
+use metrics::{Label, gauge};
 use serde::Serialize;
 
 use crate::clock::{FAR, MAX_SKEW};
@@ -17,8 +18,11 @@ pub(crate) enum Dependency {
     Database,
     /// The database of wrapped keys.
     KeyDatabase,
-    /// The endpoints of the chain.
-    Chain,
+    /// The endpoints of a chain.
+    Chain {
+        /// The chain (EIP-155).
+        chain_id: u64,
+    },
     /// Clocks of the server and the database that agree.
     Clock,
 }
@@ -28,7 +32,7 @@ impl Dependency {
         match self {
             Self::Database => "database",
             Self::KeyDatabase => "key_database",
-            Self::Chain => "chain",
+            Self::Chain { .. } => "chain",
             Self::Clock => "clock",
         }
     }
@@ -47,11 +51,12 @@ pub(crate) enum Status {
 }
 
 /// The state of each dependency at its last check.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(crate) struct Statuses {
     pub(crate) database: Status,
     pub(crate) key_database: Status,
-    pub(crate) chain: Status,
+    /// By chain id.
+    pub(crate) chains: BTreeMap<u64, Status>,
     pub(crate) clock: Status,
 }
 
@@ -65,11 +70,11 @@ pub(crate) struct Readiness {
 }
 
 impl Readiness {
-    /// A server that has just connected to both databases.
-    pub(crate) fn connected() -> Self {
+    /// A server of these chains that has just connected to both databases.
+    pub(crate) fn connected(chain_ids: impl Iterator<Item = u64>) -> Self {
         let (database, key_database, clock) = (Status::Ok, Status::Ok, Status::Ok);
-        let statuses = Statuses { database, key_database, chain: Status::Unknown, clock };
-        let statuses = Mutex::new(statuses);
+        let chains = chain_ids.map(|chain_id| (chain_id, Status::Unknown)).collect();
+        let statuses = Mutex::new(Statuses { database, key_database, chains, clock });
         Self { statuses, is_clock_far: false.into(), draining: CancellationToken::new() }
     }
 
@@ -83,7 +88,12 @@ impl Readiness {
     }
 
     pub(crate) fn statuses(&self) -> Statuses {
-        *self.statuses.lock().unwrap_or_else(PoisonError::into_inner)
+        self.statuses.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether no endpoint of a chain answered its last check.
+    pub(crate) fn is_chain_down(&self, chain_id: u64) -> bool {
+        self.statuses().chains.get(&chain_id) == Some(&Status::Down)
     }
 
     /// Stores how far the clocks of the server and the database differ.
@@ -113,14 +123,16 @@ impl Readiness {
         let status = match dependency {
             Dependency::Database => &mut statuses.database,
             Dependency::KeyDatabase => &mut statuses.key_database,
-            Dependency::Chain => &mut statuses.chain,
+            Dependency::Chain { chain_id } => {
+                statuses.chains.entry(chain_id).or_insert(Status::Unknown)
+            }
             Dependency::Clock => &mut statuses.clock,
         };
         *status = if is_up { Status::Ok } else { Status::Down };
-        gauge!("kms_dependency_up", "dependency" => dependency.as_str()).set(if is_up {
-            1.0
-        } else {
-            0.0
-        });
+        let mut labels = vec![Label::new("dependency", dependency.as_str())];
+        if let Dependency::Chain { chain_id } = dependency {
+            labels.push(Label::new("chain", chain_id.to_string()));
+        }
+        gauge!("kms_dependency_up", labels).set(if is_up { 1.0 } else { 0.0 });
     }
 }

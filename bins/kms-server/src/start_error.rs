@@ -41,8 +41,8 @@ pub enum StartError {
     /// The KMS keys contradict each other.
     #[error(transparent)]
     KeyRing(#[from] KeyRingError),
-    /// No endpoint of the chain can be used, now or later.
-    #[error("chain.rpc_urls: {0}")]
+    /// No endpoint of a chain can be used, now or later.
+    #[error("rpc_urls of a chain: {0}")]
     Chain(#[from] ChainError),
     /// The e-mail settings cannot be used.
     #[error(transparent)]

@@ -8,22 +8,22 @@ use actix_web::dev::Server as HttpServerTask;
 use actix_web::middleware::from_fn;
 use actix_web::web::Data;
 use actix_web::{App, HttpServer};
+use kms_chain::Transfers;
 use kms_chain::follower::{Follower, FollowerConfig};
-use kms_chain::{Chain, Tokens, TransferConfig, Transfers};
 use kms_core::launch::LaunchVerifier;
 use kms_core::recovery::RecoveryRules;
 use kms_core::{Custody, KdfPool, KeyRing, Ports, Sealer, ServerKeys};
 use kms_process::{CancellationToken, Failure, Supervisor};
 use kms_store::{ConnectError, Database, KeyDatabase, open_key_database};
-use kms_types::wire::Network;
 use tokio::time::{Instant, timeout_at};
 
-use crate::brakes::Brakes;
+use crate::brakes::PolicyClient;
+use crate::chains::{Chains, PaymentRules, ServedChain};
 use crate::checkpoint_archive::CheckpointArchive;
 use crate::clock;
 use crate::config::{
-    AuditSettings, ChainSettings, DatabaseSettings, DeclaredToken, MailSettings, PageSettings,
-    PasswordSettings, Settings, UpkeepSettings,
+    self, AuditSettings, ChainSettings, DatabaseSettings, DeclaredToken, MailSettings,
+    PageSettings, PasswordSettings, Settings, UpkeepSettings, notice_from,
 };
 use crate::database_url;
 use crate::key_ring;
@@ -55,6 +55,10 @@ pub const STOP_TIMEOUT: Duration = Duration::from_secs(25);
 /// How often the server checks that its release may write.
 const FENCE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often the workers of recoveries and e-mails look for work, unless a chain is polled more
+/// often.
+const POLL: Duration = Duration::from_secs(1);
+
 /// A server in this process. Dropping it aborts its workers.
 #[derive(Debug)]
 pub struct Server {
@@ -70,7 +74,7 @@ pub struct Server {
 /// The settings of workers alone.
 struct WorkerSettings {
     audit: AuditSettings,
-    chain: ChainSettings,
+    chains: config::Chains,
     mail: Option<MailSettings>,
     recovery: RecoveryRules,
     upkeep: UpkeepSettings,
@@ -175,7 +179,7 @@ impl WorkerSettings {
     fn of(settings: &Settings) -> Self {
         Self {
             audit: settings.audit.clone(),
-            chain: settings.chain.clone(),
+            chains: settings.chains.clone(),
             mail: settings.mail.clone(),
             recovery: settings.recovery,
             upkeep: settings.upkeep,
@@ -288,10 +292,11 @@ async fn run_workers(
     state: &State,
     settings: WorkerSettings,
 ) -> Result<Arc<Checkpoints>, StartError> {
-    let WorkerSettings { audit, chain, mail, recovery, upkeep } = settings;
+    let WorkerSettings { audit, chains, mail, recovery, upkeep } = settings;
     let State { custody, database, key_database, .. } = state;
     state.readiness.record_skew(clock::compare(database).await.map_err(ConnectError::from)?.skew);
-    let poll = chain.poll_interval;
+    // How quickly what users wait for is noticed.
+    let poll = chains.values().map(|chain| chain.poll_interval).min().unwrap_or(POLL);
     let archive = CheckpointArchive::open(&audit).await?;
     let checkpoints = Checkpoints::open(database.clone(), key_database.clone(), archive).await?;
     let checkpoints = Arc::new(checkpoints);
@@ -304,14 +309,11 @@ async fn run_workers(
         supervisor.run(by_the_clock(state, SendMail::<true>::new(mailer.clone(), database, poll)));
         supervisor.run(by_the_clock(state, SendMail::<false>::new(mailer, database, poll)));
     }
-    // With connections of its own: whole blocks must not delay the requests of users.
-    let follower =
-        Follower::new(Arc::new(database.clone()), chain.open()?, follower_config(&chain, state));
-    let follower = Arc::new(follower);
-    let follow = FollowBlocks::new(Arc::clone(&follower), database, poll);
-    supervisor.run(by_the_clock(state, follow));
-    let watch = WatchTransfers { transfers: Arc::clone(&state.transfers), follower, poll };
-    supervisor.run(by_the_clock(state, watch));
+    for served in state.chains.iter() {
+        if let Some(settings) = chains.get(&served.network.short_name) {
+            run_chain_workers(supervisor, state, served, settings)?;
+        }
+    }
     let (custody, database) = (Arc::clone(custody), database.clone());
     let key_database = Arc::clone(key_database);
     supervisor.run(AdvanceRecoveries { custody, database, key_database, poll });
@@ -321,6 +323,28 @@ async fn run_workers(
 
 fn by_the_clock<W>(state: &State, worker: W) -> ByTheClock<W> {
     ByTheClock { worker, readiness: Arc::clone(&state.readiness) }
+}
+
+/// Starts the workers of one chain.
+fn run_chain_workers(
+    supervisor: &mut Supervisor,
+    state: &State,
+    served: &ServedChain,
+    settings: &ChainSettings,
+) -> Result<(), StartError> {
+    let (database, poll) = (&state.database, settings.poll_interval);
+    // With connections of its own: whole blocks must not delay the requests of users.
+    let config = follower_config(settings, &served.transfers);
+    let follower = Follower::new(Arc::new(database.clone()), settings.open()?, config);
+    let (follower, transfers) = (Arc::new(follower), &served.transfers);
+    let follow = FollowBlocks::new(Arc::clone(&follower), database, settings.chain_id, poll);
+    supervisor.run(by_the_clock(state, follow));
+    let watch = WatchTransfers { transfers: Arc::clone(transfers), follower, poll };
+    supervisor.run(by_the_clock(state, watch));
+    let readiness = Arc::clone(&state.readiness);
+    supervisor.run(CheckChain::new(readiness, Arc::clone(transfers), database.clone()));
+    supervisor.run(CheckTokens { transfers: Arc::clone(transfers) });
+    Ok(())
 }
 
 /// Starts the workers that no request depends on.
@@ -333,14 +357,11 @@ fn run_maintenance(supervisor: &mut Supervisor, state: &State, settings: UpkeepS
         database.clone(),
         Arc::clone(key_database),
     ));
-    let (readiness, transfers) = (Arc::clone(&state.readiness), Arc::clone(&state.transfers));
-    supervisor.run(CheckChain::new(readiness, transfers, database.clone()));
     supervisor.run(ReadBrakes {
-        brakes: Arc::clone(&state.brakes),
+        chains: state.chains.iter().cloned().collect(),
         database: database.clone(),
         key_database: Arc::clone(key_database),
     });
-    supervisor.run(CheckTokens { transfers: Arc::clone(&state.transfers) });
     supervisor.run(ProbeKmsKeys {
         custody: Arc::clone(custody),
         status: Arc::clone(&state.kms_keys),
@@ -355,7 +376,7 @@ fn run_maintenance(supervisor: &mut Supervisor, state: &State, settings: UpkeepS
     supervisor.run(by_the_clock(state, Clean::new(UnusedRows(settings), database, period)));
     supervisor.run(by_the_clock(state, Clean::new(OldSignedBytes, database, period)));
     supervisor.run(by_the_clock(state, Clean::new(OldLaunches, database, period)));
-    let served = [state.transfers.chain().chain_id()].into();
+    let served = state.chains.iter().map(|chain| chain.network.chain_id).collect();
     supervisor.run(CountTransfers::new(database.clone(), served));
     supervisor.run(by_the_clock(state, NotifyDigests { database: database.clone() }));
     if let Some(retention) = settings.retention {
@@ -369,7 +390,7 @@ fn run_maintenance(supervisor: &mut Supervisor, state: &State, settings: UpkeepS
 async fn open_state(settings: Settings, shutdown: CancellationToken) -> Result<State, StartError> {
     let keys = Arc::new(settings.server_keys);
     let database = open_database(settings.database, Arc::clone(&keys)).await?;
-    let database = database.with_notice_from(settings.chain.notice_from()?);
+    let database = database.with_notice_from(notice_from(&settings.chains)?);
     let key_database =
         open_key_database(settings.key_database.url.expose(), &settings.key_database.name).await?;
     key_database.ping().await.map_err(ConnectError::from)?;
@@ -378,34 +399,29 @@ async fn open_state(settings: Settings, shutdown: CancellationToken) -> Result<S
         claim,
     })?;
     let ring = key_ring::open(settings.kms_key, settings.older_kms_keys).await?;
-    let chain = open_chain(&settings.chain).await?;
     let sealer = Sealer::new(Arc::clone(&keys));
-    let spending = settings.limits.spending(&settings.chain, &settings.recovery)?;
-    let brakes = Brakes::new(
-        settings.chain.chain_id,
-        settings.limits.external_addresses.clone(),
-        settings.payment_policy.as_ref(),
-    )?;
-    // Before the first request is served.
-    brakes.read(&database, &*key_database).await.map_err(ConnectError::from)?;
-    let config = transfer_config(&settings.chain);
-    let (store, tokens) = (Arc::new(database.clone()), Tokens::from(settings.chain.tokens.clone()));
-    // A token that differs from its contract is disabled before the first block is read.
-    tokens.check(&chain).await;
-    let transfers = Transfers::new(store, chain, sealer.clone(), config, tokens, spending);
+    let policy = settings.payment_policy.as_ref().map(PolicyClient::new).transpose();
+    let rules = PaymentRules {
+        spending: settings.limits.spending(&settings.chains, &settings.recovery)?,
+        external: settings.limits.external_addresses.clone(),
+        policy: policy.map_err(StartError::PaymentPolicy)?.map(Arc::new),
+    };
+    let stores = (&database, &*key_database);
+    let primary = settings.primary_chain.unwrap_or_default();
+    let chains = Chains::open(&settings.chains, &primary, rules, stores, &sealer).await?;
     let custody = custody(&database, &key_database, ring, Arc::clone(&keys), settings.password)?;
     let tokens = declared_tokens(&database, &settings.tokens).await?;
+    let chain_ids = chains.iter().map(|chain| chain.network.chain_id);
+    let readiness = Readiness::connected(chain_ids);
     Ok(State {
         custody: Arc::new(custody.with_recovery_rules(settings.recovery)),
         keys,
         sends_mail: settings.mail.is_some(),
-        transfers: Arc::new(transfers),
-        brakes: Arc::new(brakes),
+        chains,
         database,
         key_database,
         sealer,
         tokens,
-        network: network(settings.chain),
         reads: ReadLimits::new(
             settings.limits.reads.quota(),
             settings.limits.account_reads.quota(),
@@ -418,7 +434,7 @@ async fn open_state(settings: Settings, shutdown: CancellationToken) -> Result<S
         ),
         limits: settings.limits,
         kms_keys: Arc::new(KmsKeyStatus::default()),
-        readiness: Arc::new(Readiness::connected()),
+        readiness: Arc::new(readiness),
         shutdown,
     })
 }
@@ -466,41 +482,13 @@ async fn open_database(
     Ok(database)
 }
 
-/// Opens the endpoints. A chain that is only unavailable is not an error.
-async fn open_chain(settings: &ChainSettings) -> Result<Chain, StartError> {
-    let chain = settings.open()?;
-    // A chain that is misconfigured stops nothing else; each request checks its endpoint again.
-    if let Err(error) = chain.check().await {
-        tracing::error!(event = "no_chain_endpoint", %error, "no endpoint serves the chain");
-    }
-    // No reason not to start: a node that was restarted has no finalized block for a while.
-    if let Err(error) = chain.check_finality(settings.finality).await {
-        tracing::error!(event = "no_finalized_block", %error, "nothing becomes final");
-    }
-    Ok(chain)
-}
-
-fn transfer_config(chain: &ChainSettings) -> TransferConfig {
-    TransferConfig {
-        quote_lifetime: chain.quote_lifetime,
-        replace_after: chain.replace_after,
-        check_after: chain.check_after,
-        prices: chain.prices(),
-    }
-}
-
-fn follower_config(chain: &ChainSettings, state: &State) -> FollowerConfig {
+fn follower_config(chain: &ChainSettings, transfers: &Transfers) -> FollowerConfig {
     FollowerConfig {
         finality: chain.finality,
         prove_receipts: chain.prove_receipts,
         compare_balances: chain.compare_balances,
-        tokens: state.transfers.tokens().clone(),
+        tokens: transfers.tokens().clone(),
     }
-}
-
-fn network(chain: ChainSettings) -> Network {
-    let ChainSettings { name, chain_id, symbol, explorer, tokens, .. } = chain;
-    Network { name, chain_id, symbol: symbol.into(), explorer, tokens }
 }
 
 /// Custody over these stores.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kms_chain::Transfers;
 use kms_core::account::Account;
 use kms_core::audit::{Action, AuditRecord, Caller, Details, Phase};
 use kms_core::launch::LaunchVerifier;
@@ -11,10 +10,9 @@ use kms_core::ports::AuditLog;
 use kms_core::{AlarmContext, Custody, Sealer, ServerKeys, integrity_alarm};
 use kms_process::CancellationToken;
 use kms_store::{Database, KeyDatabase};
-use kms_types::wire::Network;
 use kms_types::{AppLink, ErrorCode};
 
-use crate::brakes::Brakes;
+use crate::chains::Chains;
 use crate::clock;
 use crate::config::LimitSettings;
 use crate::error::{ApiError, Defect};
@@ -27,9 +25,7 @@ use crate::token_cache::TokenCache;
 /// The parts of a running server.
 pub(crate) struct State {
     pub(crate) custody: Arc<Custody>,
-    pub(crate) transfers: Arc<Transfers>,
-    /// What stops the payments of all accounts.
-    pub(crate) brakes: Arc<Brakes>,
+    pub(crate) chains: Chains,
     pub(crate) database: Database,
     pub(crate) key_database: Arc<dyn KeyDatabase>,
     pub(crate) sealer: Sealer,
@@ -37,7 +33,6 @@ pub(crate) struct State {
     /// Whether e-mail is configured, so that codes can be sent.
     pub(crate) sends_mail: bool,
     pub(crate) tokens: TokenCache,
-    pub(crate) network: Network,
     pub(crate) limits: LimitSettings,
     pub(crate) reads: ReadLimits,
     /// Whose openings of the page count.

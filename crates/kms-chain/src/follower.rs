@@ -373,20 +373,28 @@ impl Follower {
         if recent.tip() == Some(cursor) {
             return Ok(());
         }
+        let chain_id = self.chain.chain_id();
         let own = endpoint.final_block(head, self.config.finality).await?;
         if own.is_none() && recent.count_unconfirmed() {
             let (event, error) = ("no_finalized_block", ChainError::NoFinality);
-            tracing::error!(event, %error, "nothing becomes final");
+            tracing::error!(event, chain_id, %error, "nothing becomes final");
         }
         let Some(own) = own.filter(|own| *own > cursor.number) else { return Ok(()) };
         let height = self.chain.final_height(endpoint, own, self.config.finality).await;
         let Some(agreed) = height.agreed else {
-            report_unconfirmed(own, recent);
+            report_unconfirmed(chain_id, own, recent);
             return Ok(());
         };
         if let Some(Claim { block, endpoint }) = recent.overdue_claim(height.highest, agreed, now) {
             let event = "finality_contradicted";
-            tracing::error!(event, endpoint, block, agreed, "block final at one endpoint alone");
+            tracing::error!(
+                event,
+                chain_id,
+                endpoint,
+                block,
+                agreed,
+                "final at one endpoint alone"
+            );
         }
         let Some(last) = recent.up_to(agreed).last() else { return Ok(()) };
         let (end, header) = (last.at, last.header);
@@ -395,7 +403,7 @@ impl Follower {
             return Ok(());
         }
         self.chain.reconsider(end.number, &header).await;
-        let (chain_id, store) = (self.chain.chain_id(), &self.settlements);
+        let store = &self.settlements;
         let keep_until = now.plus(KEEP_BYTES);
         let superseded = store.finalize(chain_id, position, end.number, now, keep_until).await?;
         let Some(superseded) = superseded else {
@@ -428,7 +436,7 @@ impl Follower {
             // Everything above the cursor is read again, from another endpoint.
             *recent = Recent::default();
         } else {
-            report_unconfirmed(number, recent);
+            report_unconfirmed(self.chain.chain_id(), number, recent);
         }
     }
 
@@ -465,6 +473,7 @@ impl Follower {
         let number = cursor.number.saturating_sub(STEP_BACK);
         tracing::error!(
             event = "finalized_block_removed",
+            chain_id = self.chain.chain_id(),
             block = cursor.number,
             continued_after = number,
             "finalized block removed from the chain"
@@ -535,10 +544,10 @@ async fn is_confirmed(height: &FinalHeight, blocks: &[ReadBlock]) -> bool {
     true
 }
 
-fn report_unconfirmed(block: u64, recent: &mut Recent) {
+fn report_unconfirmed(chain_id: u64, block: u64, recent: &mut Recent) {
     if recent.count_unconfirmed() {
         let event = "finality_unconfirmed";
-        tracing::warn!(event, block, "block not confirmed by a second endpoint");
+        tracing::warn!(event, chain_id, block, "block not confirmed by a second endpoint");
     }
 }
 

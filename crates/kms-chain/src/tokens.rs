@@ -54,7 +54,7 @@ impl Tokens {
                 }
             };
             if found != before {
-                report(token, &before, &found);
+                report((chain.chain_id(), token), &before, &found);
             }
             self.found().insert(token.address, found);
         }
@@ -80,12 +80,13 @@ impl Deref for Tokens {
 }
 
 /// Logs what changed.
-fn report(token: &Token, before: &Found, found: &Found) {
+fn report((chain_id, token): (u64, &Token), before: &Found, found: &Found) {
     let symbol = &token.symbol;
     match found.fault {
         Some(fault) if before.fault != found.fault => {
+            let event = "token_disabled";
             let contract = token.address;
-            tracing::error!(event = "token_disabled", %symbol, %contract, %fault, "token disabled");
+            tracing::error!(event, chain_id, %symbol, %contract, %fault, "token disabled");
         }
         None if before.fault.is_some() => tracing::info!(%symbol, "token enabled"),
         Some(_) | None => {}

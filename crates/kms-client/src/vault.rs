@@ -2,8 +2,8 @@
 
 use kms_types::LaunchKey;
 use kms_types::wire::{
-    Account, Balance, ChangeEmail, ChangePassword, CompleteRecovery, ConfirmCode, ConfirmShown,
-    ExportKey, ExportedKey, HistoryPage, KeyUses, LeavePage, Network, NewWallet, OpenLaunch,
+    Account, Balances, ChangeEmail, ChangePassword, CompleteRecovery, ConfirmCode, ConfirmShown,
+    ExportKey, ExportedKey, HistoryPage, KeyUses, LeavePage, Networks, NewWallet, OpenLaunch,
     OpenedLaunch, OwnSign, Recovery, ReplaceTransfer, Replacement, RequestRecovery,
     SetLimitByPassword, SpendingLimits, Transfer, TransferView, Unfreeze,
 };
@@ -89,23 +89,23 @@ impl Vault {
         self.client.get(&["sign"], &[]).await
     }
 
-    /// Returns the chain and its tokens.
+    /// Returns the chains and their tokens.
     ///
-    /// `GET /app/v1/network`.
+    /// `GET /app/v1/networks`.
     ///
     /// # Errors
     /// [`ClientError`]: the server refused, or its response did not arrive.
-    pub async fn network(&self) -> Result<Network, ClientError> {
-        self.client.get(&["network"], &[]).await
+    pub async fn networks(&self) -> Result<Networks, ClientError> {
+        self.client.get(&["networks"], &[]).await
     }
 
-    /// Returns the balance.
+    /// Returns the balances, by chain.
     ///
     /// `GET /app/v1/balance`.
     ///
     /// # Errors
     /// [`ClientError`]: the server refused, or its response did not arrive.
-    pub async fn balance(&self) -> Result<Balance, ClientError> {
+    pub async fn balances(&self) -> Result<Balances, ClientError> {
         self.client.get(&["balance"], &[]).await
     }
 

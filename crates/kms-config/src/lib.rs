@@ -5,7 +5,7 @@
 //! - A variable is the prefix, `__` and the key, with `__` between levels:
 //!   `KMS_SERVER__DATABASE__URL` is `database.url`. An empty one counts as not set.
 //! - A list is written as words with white space between them, or as a TOML array; a table as an
-//!   inline TOML table: `KMS_SERVER__CHAIN__TOKENS=[{ symbol = "USDC", … }]`.
+//!   inline TOML table: `KMS_SERVER__CHAINS__ETHEREUM__TOKENS=[{ symbol = "USDC", … }]`.
 //! - A secret is not read from a TOML file that other users can read.
 //! - A key with `_file` at its end is the path of a file that holds the value of the key without
 //!   it. Such a file must be private, unless it holds certificates or public keys only.

@@ -41,13 +41,18 @@ pub fn schema<T: DeserializeOwned>(
             let (variable, value) = (variable.clone(), value.clone());
             let setting = Setting { path, variable, value, description };
             let is_free = is_free::<T>(prefix, set, &setting);
+            let sections = (1..setting.path.len()).map(|depth| {
+                let section = setting.path.get(..depth).unwrap_or_default();
+                is_free_section::<T>(prefix, set, section)
+            });
+            let sections: Vec<_> = sections.collect();
             let required = (1..=setting.path.len()).map(|depth| {
                 let path = setting.path.get(..depth).unwrap_or_default();
                 sets.iter().all(|set| requires::<T>(prefix, set, path))
             });
             let required: Vec<_> = required.collect();
             let types = types::<T>(prefix, set, &setting);
-            add(&mut root, &setting, types, &required, is_free);
+            add(&mut root, &setting, types, &required, (&sections, is_free));
         }
     }
     root
@@ -106,6 +111,26 @@ fn is_free<T: DeserializeOwned>(prefix: &str, set: &[(String, String)], setting:
     with::<T>(prefix, set, &other, &quoted(&setting.value)).is_ok()
 }
 
+/// Whether the name of this section is free to choose, as the short name of a chain is: then there
+/// can be the same section under another name.
+fn is_free_section<T: DeserializeOwned>(
+    prefix: &str,
+    set: &[(String, String)],
+    section: &[String],
+) -> bool {
+    let Some((_, above)) = section.split_last() else { return false };
+    let another = set.iter().filter_map(|(variable, value)| {
+        let path = path_of(prefix, variable);
+        let below = path.strip_prefix(section)?;
+        let name = ["no_such_setting".to_owned()];
+        let path = [above, &name, below].concat().join("__").to_uppercase();
+        Some((format!("{prefix}__{path}"), value.clone()))
+    });
+    let both: Vec<_> = set.iter().cloned().chain(another).collect();
+    let both: Vec<_> = both.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    load_from::<T>(prefix, "", &both).is_ok()
+}
+
 /// The types of JSON that the value of the example may have.
 fn types<T: DeserializeOwned>(prefix: &str, set: &[(String, String)], setting: &Setting) -> Value {
     let text = &setting.value;
@@ -145,15 +170,24 @@ fn shape(value: &toml::Value) -> Value {
 }
 
 /// Adds a setting to the section that it is in.
-fn add(root: &mut Value, setting: &Setting, types: Value, required: &[bool], is_free: bool) {
+fn add(
+    root: &mut Value,
+    setting: &Setting,
+    types: Value,
+    required: &[bool],
+    (free_sections, is_free): (&[bool], bool),
+) {
     let Some((key, sections)) = setting.path.split_last() else { return };
     let mut section = root;
-    for (name, is_required) in sections.iter().zip(required) {
-        if *is_required {
+    for ((name, is_required), is_free) in sections.iter().zip(required).zip(free_sections) {
+        if *is_required && !is_free {
             require(section, json!({ "required": [name] }));
         }
-        let below = &mut section["properties"][name];
-        if below.is_null() {
+        let below = match is_free {
+            true => &mut section["additionalProperties"],
+            false => &mut section["properties"][name],
+        };
+        if !below.is_object() {
             *below = json!({ "type": "object", "additionalProperties": false, "properties": {} });
         }
         section = below;

@@ -16,10 +16,10 @@ use kms_core::recovery::RecoveryRules;
 use kms_core::{KdfParams, MasterKeyId, ServerKeys};
 use kms_server::Secret;
 use kms_server::config::{
-    AuditSettings, ChainSettings, DatabaseAuth, DatabaseSettings, Finality, KeyDatabaseSettings,
-    KmsKeyProvider, KmsKeySettings, LimitSettings, MailSettings, OpsSettings, PageSettings,
-    PasswordSettings, PaymentPolicySettings, Profile, RpcUrl, Settings, SpendUpTo, TlsSettings,
-    UpkeepSettings, UrlError,
+    AuditSettings, ChainSettings, Chains, DatabaseAuth, DatabaseSettings, Finality,
+    KeyDatabaseSettings, KmsKeyProvider, KmsKeySettings, LimitSettings, MailSettings, OpsSettings,
+    PageSettings, PasswordSettings, PaymentPolicySettings, Profile, RpcUrl, Settings, SpendUpTo,
+    TlsSettings, UpkeepSettings, UrlError,
 };
 use kms_store::{Database, Scope};
 use kms_testkit::{Anvil, AnvilOptions, Scratch};
@@ -44,6 +44,9 @@ pub enum Stores {
     #[cfg(feature = "servers")]
     Servers,
 }
+
+/// The short name of the primary chain.
+const CHAIN: &str = "test";
 
 /// Databases, keys, a certificate, a chain and the settings of the servers that run on them.
 ///
@@ -81,8 +84,10 @@ pub struct TestEnv {
     pub server_keys: [(&'static str, String); 6],
     /// The JSON-RPC endpoints: [`TestEnv::anvil`] alone unless a test puts a proxy before it.
     pub rpc_urls: String,
-    /// The chain's settings; [`TestEnv::rpc_urls`] replaces their endpoints.
+    /// The settings of the primary chain, `test`; [`TestEnv::rpc_urls`] replaces their endpoints.
     pub chain: ChainSettings,
+    /// Further chains, by their short names.
+    pub more_chains: Chains,
     /// How passwords are checked.
     pub password: PasswordSettings,
     /// Rate limits and spending limits.
@@ -177,6 +182,7 @@ impl TestEnv {
             ],
             rpc_urls: anvil.url(),
             chain: chain_of(&anvil)?,
+            more_chains: Chains::new(),
             anvil,
             password: PasswordSettings {
                 kdf: KdfParams::default(),
@@ -242,6 +248,13 @@ impl TestEnv {
         })
     }
 
+    fn chains(&self) -> anyhow::Result<Chains> {
+        let rpc_urls = rpc_urls(&self.rpc_urls)?;
+        let mut chains = self.more_chains.clone();
+        chains.insert(CHAIN.to_owned(), ChainSettings { rpc_urls, ..self.chain.clone() });
+        Ok(chains)
+    }
+
     /// The settings of a server in this process.
     ///
     /// # Errors
@@ -279,7 +292,8 @@ impl TestEnv {
             },
             older_kms_keys: Vec::new(),
             server_keys: self.server_keys()?,
-            chain: ChainSettings { rpc_urls: rpc_urls(&self.rpc_urls)?, ..self.chain.clone() },
+            chains: self.chains()?,
+            primary_chain: Some(CHAIN.to_owned()),
             tokens: Vec::new(),
             password: self.password,
             limits: self.limits.clone(),
@@ -293,7 +307,7 @@ impl TestEnv {
 
     /// The settings of a server in its own process, as environment variables.
     ///
-    /// Of the sections that tests change, only the chain's is passed; the others keep the server's
+    /// Of the sections that tests change, only the chains' are passed; the others keep the server's
     /// defaults (a recovery does not wait) unless [`TestEnv::variables`] sets them.
     #[must_use]
     pub fn environment(&self, listen: &str) -> Vec<(String, String)> {
@@ -312,16 +326,7 @@ impl TestEnv {
             ("KMS_KEY__PASSPHRASE", self.kms_key_passphrase.clone()),
             ("AUDIT__CHECKPOINT_PATH", self.checkpoint_path().display().to_string()),
             ("LIMITS__SPEND_A_DAY_UNLISTED", "unlimited".to_owned()),
-            ("CHAIN__RPC_URLS", self.rpc_urls.clone()),
-            ("CHAIN__CHAIN_ID", self.chain.chain_id.to_string()),
-            ("CHAIN__NAME", self.chain.name.clone()),
-            ("CHAIN__FINALITY", self.chain.finality.to_string()),
-            ("CHAIN__COMPARE_BALANCES", self.chain.compare_balances.to_string()),
-            ("CHAIN__QUOTE_LIFETIME", milliseconds(self.chain.quote_lifetime)),
-            ("CHAIN__POLL_INTERVAL", milliseconds(self.chain.poll_interval)),
-            ("CHAIN__REPLACE_AFTER", self.chain.replace_after.to_string()),
-            ("CHAIN__CHECK_AFTER", milliseconds(self.chain.check_after)),
-            ("CHAIN__STALLED_AFTER", milliseconds(self.chain.stalled_after.unwrap_or_default())),
+            ("PRIMARY_CHAIN", CHAIN.to_owned()),
             ("RECOVERY__WAIT_WITHOUT_EMAIL", "0s".to_owned()),
             ("LIMITS__ONBOARDINGS", "300/minute".to_owned()),
         ];
@@ -341,7 +346,12 @@ impl TestEnv {
         variables.extend(self.owner.clone().map(|url| ("DATABASE__MIGRATE_URL", url)));
         let variables = variables.into_iter();
         let variables = variables.map(|(name, value)| (format!("KMS_SERVER__{name}"), value));
-        variables.chain(self.variables.clone()).collect()
+        let more_chains = self.more_chains.iter().flat_map(|(name, chain)| {
+            let urls: Vec<_> = chain.rpc_urls.iter().map(RpcUrl::expose).collect();
+            variables_of_chain(name, &urls.join(" "), chain)
+        });
+        let chains = variables_of_chain(CHAIN, &self.rpc_urls, &self.chain).chain(more_chains);
+        variables.chain(chains).chain(self.variables.clone()).collect()
     }
 
     /// The file that servers append audit checkpoints to.
@@ -463,8 +473,32 @@ impl fmt::Debug for TestEnv {
     }
 }
 
-/// The settings of the chain as most tests need them: quick to poll, and soon final.
-fn chain_of(anvil: &Anvil) -> anyhow::Result<ChainSettings> {
+fn variables_of_chain(
+    short_name: &str,
+    rpc_urls: &str,
+    chain: &ChainSettings,
+) -> impl Iterator<Item = (String, String)> + use<> {
+    let variables = [
+        ("RPC_URLS", rpc_urls.to_owned()),
+        ("CHAIN_ID", chain.chain_id.to_string()),
+        ("NAME", chain.name.clone()),
+        ("FINALITY", chain.finality.to_string()),
+        ("COMPARE_BALANCES", chain.compare_balances.to_string()),
+        ("QUOTE_LIFETIME", milliseconds(chain.quote_lifetime)),
+        ("POLL_INTERVAL", milliseconds(chain.poll_interval)),
+        ("REPLACE_AFTER", chain.replace_after.to_string()),
+        ("CHECK_AFTER", milliseconds(chain.check_after)),
+        ("STALLED_AFTER", milliseconds(chain.stalled_after.unwrap_or_default())),
+    ];
+    let section = format!("KMS_SERVER__CHAINS__{}__", short_name.to_uppercase());
+    variables.into_iter().map(move |(key, value)| (format!("{section}{key}"), value))
+}
+
+/// The settings of a chain as most tests need them: quick to poll, and soon final.
+///
+/// # Errors
+/// When the URL of anvil is no URL.
+pub fn chain_of(anvil: &Anvil) -> anyhow::Result<ChainSettings> {
     Ok(ChainSettings {
         rpc_urls: rpc_urls(&anvil.url())?,
         rpc_headers: BTreeMap::new(),

@@ -14,6 +14,6 @@ pub mod requests;
 mod server_process;
 mod test_server;
 
-pub use env::{Stores, TEST_KMS_KEY, TEST_KMS_KEY_PASSPHRASE, TestEnv};
+pub use env::{Stores, TEST_KMS_KEY, TEST_KMS_KEY_PASSPHRASE, TestEnv, chain_of};
 pub use server_process::ServerProcess;
 pub use test_server::{TestServer, prove_name};

@@ -51,6 +51,7 @@ pub fn quote(from: i64, to: &str, amount: &str) -> QuoteTransfer {
         to: to.parse().unwrap(),
         amount: amount.to_owned().try_into().unwrap(),
         asset: Asset::Native,
+        chain_id: None,
         client_ref: None,
     }
 }

@@ -9,8 +9,8 @@ use kms_client::Client;
 use kms_core::account::SeenNames;
 use kms_server::Server;
 use kms_store::{Database, Scope};
-use kms_types::wire::{Account, Event, Transfer, TransferState};
-use kms_types::{EventStream, NameOrigin, TransferId};
+use kms_types::wire::{Account, Balance, Event, Transfer, TransferState};
+use kms_types::{AccountRef, EventStream, NameOrigin, TransferId};
 use serde_json::json;
 
 use crate::TestEnv;
@@ -109,6 +109,12 @@ impl TestServer {
     /// As if this user had opened the page, and Telegram had signed this username.
     pub async fn proves_name(&self, user: i64, username: &str) {
         prove_name(&self.database, user, username).await.unwrap();
+    }
+
+    /// The balance of an account on the chain `test`.
+    pub async fn balance(&self, account: AccountRef) -> Balance {
+        let balances = self.client.balances(account).await.unwrap();
+        balances.on(self.env.chain.chain_id).unwrap().clone()
     }
 
     /// Waits until a transfer has reached this state. One that is final already counts as mined.

@@ -37,11 +37,11 @@ impl Database {
     /// When the database does not answer.
     pub async fn acquire_lease(
         &self,
-        name: &'static str,
+        name: &str,
         holder: &str,
         lifetime: Duration,
     ) -> Result<bool, StoreError> {
-        let holder = holder.to_owned();
+        let (name, holder) = (name.to_owned(), holder.to_owned());
         let lifetime = i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX / 2);
         let now = self.dialect.clock();
         let acquire = format!(
@@ -65,8 +65,8 @@ impl Database {
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn release_lease(&self, name: &'static str, holder: &str) -> Result<(), StoreError> {
-        let holder = holder.to_owned();
+    pub async fn release_lease(&self, name: &str, holder: &str) -> Result<(), StoreError> {
+        let (name, holder) = (name.to_owned(), holder.to_owned());
         self.blocking(move |connection| {
             diesel::sql_query("delete from leases where name = $1 and holder = $2")
                 .bind::<Text, _>(name)

@@ -1,6 +1,4 @@
-### The texts of kms-bot in English, with a section for each flow.
-###
-### Messages are Telegram HTML, with escaped variables (src/texts.rs). Ids that end in -button, -description, -notice or -status are plain text.
+### The texts of kms-bot in English, with a section for each flow: Telegram HTML, with escaped variables (src/texts.rs). Ids that end in -button, -description, -notice or -status are plain text.
 
 ## Any flow
 
@@ -134,6 +132,7 @@ balance-refresh-button = 🔄 Refresh
 balance-coin =
     💰 <b>{ $amount }</b>
     Network: { $network }
+balance-unavailable = { $network }: the balance is not available right now. Your money is safe.
 balance-coin-pending = Pending: sending up to { $amount }
 balance-token = <b>{ $amount }</b>
 balance-token-unknown = { $symbol }: not available right now
@@ -309,6 +308,7 @@ history-deposit-status = deposit
 
 limit-description = how much you can spend in a day
 limit-title = <b>Your spending limits in 24 hours</b>
+limit-network = <b>{ $network }</b>
 limit-spent = { $limit }, { $spent } spent
 limit-later = From { $time }: { $limit }
 limit-amount = up to { $amount }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use futures::FutureExt;
-use kms_types::wire::{Balance, Network, TokenBalance};
+use kms_types::wire::{Balance, ChainBalance, Network, TokenBalance};
 use kms_types::{Units, Wei};
 use teloxide_core::types::MessageId;
 
@@ -66,8 +66,16 @@ async fn show(context: &Context, user: &User) -> HandlerResult {
 }
 
 async fn balance(context: &Context, user: &User) -> Result<Html, HandlerError> {
-    let balance = context.kms.balance(user.id.into()).await?;
-    Ok(message(&balance, &context.network.get().await?))
+    let balances = context.kms.balances(user.id.into()).await?;
+    let mut parts = Vec::new();
+    for ChainBalance { chain_id, balance } in &balances.chains {
+        let network = context.network.of_chain(*chain_id).await?;
+        parts.push(match balance {
+            Some(balance) => message(balance, &network),
+            None => html!("balance-unavailable", network = &network.name),
+        });
+    }
+    Ok(Html::paragraphs(parts))
 }
 
 fn keyboard() -> Keyboard {

@@ -100,7 +100,7 @@ async fn page(
     if matches!(turn, kms_client::Page::Newer(_)) && page.prev.is_none() {
         page = context.kms.transfers(user.id.into(), kms_client::Page::Newest, PAGE_LENGTH).await?;
     }
-    let text = message(&account, &page.entries, &context.network.get().await?);
+    let text = message(context, &account, &page.entries).await?;
     let keyboard = match (page.prev.map(newer_button), page.next.map(older_button)) {
         (None, None) => Keyboard::none(),
         (Some(newer), None) => Keyboard::row([newer]),
@@ -118,17 +118,30 @@ fn older_button(cursor: String) -> CallbackButton {
     (text!("history-older-button"), Page::Older(cursor).data())
 }
 
-fn message(account: &Account, entries: &[HistoryEntry], network: &Network) -> Html {
+async fn message(
+    context: &Context,
+    account: &Account,
+    entries: &[HistoryEntry],
+) -> Result<Html, HandlerError> {
     if entries.is_empty() {
-        return html!("history-empty");
+        return Ok(html!("history-empty"));
     }
-    let entries = entries.iter().map(|entry| match entry {
-        HistoryEntry::Transfer { transfer } => transferred(account, transfer, network),
-        HistoryEntry::Deposit { at, deposit } => deposited(*at, deposit, network),
-        // From a newer server, and unknown here.
-        HistoryEntry::Unknown => Html::default(),
-    });
-    Html::paragraphs([html!("history-title")].into_iter().chain(entries))
+    let mut parts = vec![html!("history-title")];
+    for entry in entries {
+        parts.push(match entry {
+            HistoryEntry::Transfer { transfer } => {
+                let network = context.network.of_chain(transfer.chain_id).await?;
+                transferred(account, transfer, &network)
+            }
+            HistoryEntry::Deposit { at, deposit } => {
+                let network = context.network.of_chain(deposit.chain_id).await?;
+                deposited(*at, deposit, &network)
+            }
+            // From a newer server, and unknown here.
+            HistoryEntry::Unknown => Html::default(),
+        });
+    }
+    Ok(Html::paragraphs(parts))
 }
 
 fn transferred(account: &Account, transfer: &Transfer, network: &Network) -> Html {

@@ -9,7 +9,7 @@ use kms_types::{
 
 use super::freeze;
 use crate::chat::incoming::User;
-use crate::context::{Context, HandlerResult};
+use crate::context::{Context, HandlerError, HandlerResult};
 use crate::flow::{Action, Arguments, ArgumentsError, Flow};
 use crate::format::{amount, at_most, symbol, time};
 use crate::input::InputError;
@@ -59,7 +59,7 @@ fn parse(arguments: Arguments<'_>) -> Result<Option<SetLimit>, InputError> {
     let asset = symbol.map(|symbol| assets.expect(symbol)).transpose()?.unwrap_or_default();
     match words.next() {
         Some(_) => Err(InputError::LimitWords),
-        None => Ok(Some(SetLimit { asset, amount })),
+        None => Ok(Some(SetLimit { asset, chain_id: None, amount })),
     }
 }
 
@@ -68,7 +68,7 @@ async fn show(context: &Context, user: &User) -> HandlerResult {
         return Ok(());
     }
     let limits = context.kms.limits(user.id.into()).await?;
-    context.send(user.id, message(&limits, &context.network.get().await?)).await
+    context.send(user.id, message(context, &limits).await?).await
 }
 
 /// Sets a limit. A lower one applies at once, a higher one after 24 hours.
@@ -76,6 +76,7 @@ async fn set(context: &Context, user: &User, limit: SetLimit) -> HandlerResult {
     if context.account(user).await?.is_none() {
         return Ok(());
     }
+    let limit = SetLimit { chain_id: Some(context.network.get().await?.chain_id), ..limit };
     let limits = match context.kms.set_limit(user.id.into(), &limit).await {
         Err(error) if error.code() == Some(ErrorCode::PageRequired) => {
             let step = OnPage { purpose: Purpose::Lift, resume: WORD.to_owned(), message: None };
@@ -84,7 +85,7 @@ async fn set(context: &Context, user: &User, limit: SetLimit) -> HandlerResult {
         }
         limits => limits?,
     };
-    let text = message(&limits, &context.network.get().await?);
+    let text = message(context, &limits).await?;
     if limits.limits.iter().all(|limit| limit.later.is_none()) {
         return context.send(user.id, text).await;
     }
@@ -94,9 +95,20 @@ async fn set(context: &Context, user: &User, limit: SetLimit) -> HandlerResult {
     Ok(())
 }
 
-fn message(limits: &SpendingLimits, network: &Network) -> Html {
-    let entries = limits.limits.iter().map(|limit| entry(limit, network));
-    Html::paragraphs([html!("limit-title")].into_iter().chain(entries).chain([html!("limit-help")]))
+async fn message(context: &Context, limits: &SpendingLimits) -> Result<Html, HandlerError> {
+    let mut parts = vec![html!("limit-title")];
+    let networks = context.network.all().await?;
+    let mut named = None;
+    for limit in &limits.limits {
+        let network = context.network.of_chain(limit.chain_id).await?;
+        if networks.len() > 1 && named != Some(limit.chain_id) {
+            named = Some(limit.chain_id);
+            parts.push(html!("limit-network", network = &network.name));
+        }
+        parts.push(entry(limit, &network));
+    }
+    parts.push(html!("limit-help"));
+    Ok(Html::paragraphs(parts))
 }
 
 fn entry(limit: &SpendingLimit, network: &Network) -> Html {

@@ -11,6 +11,9 @@ use crate::context::{Context, HandlerResult};
 use crate::flow::{Action, Arguments, ArgumentsError, Flow};
 use crate::texts::{Html, Text, html, text};
 
+/// The most networks that the caption of a picture has room for, which is 1,024 characters.
+const MOST_IN_CAPTION: usize = 4;
+
 const WORD: &str = "receive";
 
 pub(crate) struct ReceiveFlow;
@@ -37,9 +40,11 @@ pub(crate) fn open_button() -> CallbackButton {
 async fn show(context: &Context, user: &User) -> HandlerResult {
     let Some(account) = context.account(user).await? else { return Ok(()) };
     let address = account.address.to_string();
-    let text = message(account.address, &context.network.get().await?);
+    let networks = context.network.all().await?;
+    let text = Html::paragraphs(networks.iter().map(|it| message(account.address, it)));
     let keyboard = Keyboard::none().and_copy(text!("receive-copy-button"), &address);
-    match qr::png(&address) {
+    let is_caption = networks.len() <= MOST_IN_CAPTION;
+    match qr::png(&address).filter(|_| is_caption) {
         Some(png) => context.telegram.send_picture(user.id, png, &text, keyboard).await?,
         None => drop(context.telegram.send(user.id, &text, keyboard).await?),
     }

@@ -6,6 +6,7 @@
 
 mod account;
 mod buttons;
+mod chains;
 mod contacts;
 mod floods;
 mod freezing;

@@ -139,6 +139,7 @@ async fn no_password_and_no_hash_reaches_the_bots_memory() {
     ann.bot("limit-on-page").await;
     let raise = SetLimitByPassword {
         asset: Asset::Native,
+        chain_id: None,
         amount: "6".to_owned().try_into().unwrap(),
         password_hash: hash(&ann, second).await,
     };

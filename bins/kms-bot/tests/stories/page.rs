@@ -192,6 +192,7 @@ async fn the_chat_sends_every_secret_act_to_the_page_and_shows_its_end() {
     ann.bot("limit-on-page").await;
     let raise = SetLimitByPassword {
         asset: Asset::Native,
+        chain_id: None,
         amount: "6".to_owned().try_into().unwrap(),
         password_hash: hash(&ann, second).await,
     };

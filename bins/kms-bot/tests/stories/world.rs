@@ -212,6 +212,7 @@ impl World {
             to: to.parse().unwrap(),
             amount: amount.to_owned().try_into().unwrap(),
             asset: Asset::Native,
+            chain_id: None,
             client_ref: None,
         };
         let quoted = self.stage.client.quote(&quote).await.unwrap();

@@ -96,7 +96,9 @@ pub(crate) async fn verify(world: &mut World, load: &Load) -> anyhow::Result<usi
         ensure!(is_paid(world, *id).await?, "the payment {id} is not in a block");
     }
     let paid = u128::try_from(world.payments.len() + world.payments_lost)? * COIN / 2;
-    let balance = world.client.balance(telegram(2)).await?.wei;
+    let mut balances = world.client.balances(telegram(2)).await?.chains.into_iter();
+    let balance = balances.find_map(|on_chain| on_chain.balance);
+    let balance = balance.context("the chain does not answer")?.wei;
     ensure!(balance == Wei(U256::from(paid)), "Bob has {balance:?}, and was paid {paid}");
     world.run(world.aws.server(), "keys verify --decrypt")?;
     world.run(world.aws.auditor(), "audit verify --against-state")?;
@@ -151,7 +153,7 @@ pub(crate) async fn rotate_certificate(world: &World, load: &Load) -> anyhow::Re
         let url = format!("https://127.0.0.1:{}", server.port);
         let client = Client::new(&url, BearerToken::from("none".to_owned()), trust)?;
         let since = Instant::now();
-        while client.network().await.is_err_and(|error| error.code().is_none()) {
+        while client.networks().await.is_err_and(|error| error.code().is_none()) {
             ensure!(since.elapsed() < Duration::from_secs(30), "the certificate is not used");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }

@@ -87,6 +87,6 @@ pub(super) async fn play(
         let signed = person.opens_foreign_page(purpose)?;
         attempts.push(Attempt::new(what, &stage.open_signed(&signed).await));
     }
-    attempts.push(Attempt::new("Read Ann's balance", &client.balance(anns.into()).await));
+    attempts.push(Attempt::new("Read Ann's balance", &client.balances(anns.into()).await));
     Ok(attempts)
 }

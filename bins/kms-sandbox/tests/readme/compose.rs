@@ -148,7 +148,7 @@ pub(crate) fn run_what_prepare_made() {
         "cd deploy/secrets/server\n\
          export KMS_SERVER__LISTEN=127.0.0.1:{port} KMS_SERVER__OPS__LISTEN=127.0.0.1:0\n\
          export KMS_SERVER__AUDIT__CHECKPOINT_PATH=$PWD/checkpoints\n\
-         export KMS_SERVER__CHAIN__RPC_URLS={}\n",
+         export KMS_SERVER__CHAINS__LOCAL__RPC_URLS={}\n",
         anvil.url(),
     );
     let server = format!("../../../{SERVER}");

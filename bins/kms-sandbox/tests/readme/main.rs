@@ -109,7 +109,7 @@ fn follow_the_readme() {
             ("KMS_SERVER__LISTEN", &format!("127.0.0.1:{port}")),
             ("KMS_SERVER__DATABASE__URL", &database),
             ("KMS_SERVER__KEY_DATABASE__URL", &Mongod::shared().unwrap().url()),
-            ("KMS_SERVER__CHAIN__RPC_URLS", &anvil.url()),
+            ("KMS_SERVER__CHAINS__LOCAL__RPC_URLS", &anvil.url()),
         ],
     );
     let server = checkout.start(serve, "", |line| is_log(line, "listening"));

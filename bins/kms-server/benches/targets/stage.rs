@@ -27,10 +27,10 @@ impl Stage {
         let mut env = TestEnv::new(Stores::Servers).unwrap();
         env.chain.compare_balances = true;
         // The default; tests poll more often.
-        let poll = "KMS_SERVER__CHAIN__POLL_INTERVAL".to_owned();
+        let poll = "KMS_SERVER__CHAINS__TEST__POLL_INTERVAL".to_owned();
         env.variables.push((poll, "1s".to_owned()));
         // anvil mines only when there are transactions, so an old block is no sign of a fault.
-        let stalled = "KMS_SERVER__CHAIN__STALLED_AFTER".to_owned();
+        let stalled = "KMS_SERVER__CHAINS__TEST__STALLED_AFTER".to_owned();
         env.variables.push((stalled, "0s".to_owned()));
         // Limits are checked as usual but never reached: the load generator is a single caller.
         for limit in ["ONBOARDINGS", "QUOTES", "QUOTES_A_DAY", "READS", "ACCOUNT_READS"] {

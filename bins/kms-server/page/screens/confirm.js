@@ -2,7 +2,7 @@
 
 import { Act, get } from '../api.js';
 import { announce, el, show } from '../dom.js';
-import { amount, clock, date, native } from '../format.js';
+import { amount, clock, date, native, networkOf } from '../format.js';
 import { address, closeButton, facts, form, linkTo, note, passwordField, plainCard, when }
   from '../parts.js';
 import { hash } from '../password.js';
@@ -24,7 +24,8 @@ export async function screen(context) {
 }
 
 function quoted(context, { transfer, view }, changed = false) {
-  const { network, account } = context;
+  const { account } = context;
+  const network = networkOf(context, transfer.chain_id);
   const confirm = new Act('POST', '/transfer/confirm');
   const secret = passwordField({ label: t('password'), account });
   const run = async () => {
@@ -57,7 +58,8 @@ function quoted(context, { transfer, view }, changed = false) {
 
 async function speedUp(context, transfer) {
   if (!['signed', 'broadcast'].includes(transfer.state)) return progress(context, transfer);
-  const { network, account } = context;
+  const { account } = context;
+  const network = networkOf(context, transfer.chain_id);
   const fee = await get('/transfer/replacement');
   const replace = new Act('POST', '/transfer/replace');
   const id = crypto.randomUUID();
@@ -84,8 +86,9 @@ async function speedUp(context, transfer) {
 }
 
 /** What the payment is. `fees` replaces the fees of the quote. */
-function payment({ network }, transfer, fees) {
+function payment(context, transfer, fees) {
   const { to, token } = transfer;
+  const network = networkOf(context, transfer.chain_id);
   const coin = native(network);
   const most = BigInt(transfer.max_fee);
   const total = token
@@ -125,7 +128,7 @@ function warnings(transfer, network) {
 
 /** What became of the payment, as it goes on. */
 function progress(context, transfer, times = TIMES) {
-  const { network } = context;
+  const network = networkOf(context, transfer.chain_id);
   const { state } = transfer;
   const isPending = ['signed', 'broadcast'].includes(state);
   const isPaid = state === 'mined' || state === 'final';

@@ -2,7 +2,7 @@
 
 import { get } from '../api.js';
 import { el, show } from '../dom.js';
-import { amount, date, native, short } from '../format.js';
+import { amount, date, native, networkOf, short } from '../format.js';
 import { address, card, closeButton, copyButton, linkTo, note, sign, when } from '../parts.js';
 import { has, rich, t } from '../texts.js';
 
@@ -56,18 +56,15 @@ function states(account, recovery) {
   return notes;
 }
 
-function money({ account, network, user }, balance) {
-  const coin = native(network);
-  const sums = balance.error
+function money(context, balances) {
+  const { account, networks, user } = context;
+  const sums = balances.error
     ? el('p', { class: 'hint' }, t('home.nobalance'))
-    : [
-      el('p', { class: 'amount' }, amount(balance.wei, coin)),
-      BigInt(balance.pending) > 0n
-        && el('p', { class: 'hint center' }, t('home.pending', { amount: amount(balance.pending, coin) })),
-      balance.tokens.length > 0 && el('ul', { class: 'list' }, balance.tokens.map(({ token, units }) =>
-        el('li', {}, el('span', {}, token.symbol),
-          el('span', {}, units === null ? '–' : amount(units, token))))),
-    ];
+    : balances.chains.map(({ chain_id, balance }) => {
+      const network = networkOf(context, chain_id);
+      const title = networks.length > 1 && el('h3', {}, network.name);
+      return [title, balance === null ? el('p', { class: 'hint' }, t('home.nobalance')) : sumsOn(network, balance)];
+    });
   const name = account.username ? `@${account.username}` : user.first_name ?? '';
   return el('section', { class: 'card payment', 'aria-label': t('home.balance') },
     el('p', { class: 'to' }, el('bdi', {}, name)), sums,
@@ -75,12 +72,27 @@ function money({ account, network, user }, balance) {
     copyButton(account.address, t('home.copy')));
 }
 
-function activity({ account, network }, history) {
+function sumsOn(network, balance) {
+  const coin = native(network);
+  return [
+    el('p', { class: 'amount' }, amount(balance.wei, coin)),
+    BigInt(balance.pending) > 0n
+      && el('p', { class: 'hint center' }, t('home.pending', { amount: amount(balance.pending, coin) })),
+    balance.tokens.length > 0 && el('ul', { class: 'list' }, balance.tokens.map(({ token, units }) =>
+      el('li', {}, el('span', {}, token.symbol),
+        el('span', {}, units === null ? '–' : amount(units, token))))),
+  ];
+}
+
+function activity(context, history) {
+  const { account } = context;
   if (history.error) return el('p', { class: 'hint' }, t('home.unread'));
   const entries = history.entries.filter(({ kind }) => kind === 'transfer' || kind === 'deposit');
   if (entries.length === 0) return el('p', { class: 'hint' }, t('home.noactivity'));
-  return folded(entries.map((entry) => (
-    entry.kind === 'transfer' ? transferLine(entry.transfer, account, network) : depositLine(entry, network))));
+  return folded(entries.map(({ kind, transfer, at, deposit }) => {
+    const network = networkOf(context, (transfer ?? deposit).chain_id);
+    return kind === 'transfer' ? transferLine(transfer, account, network) : depositLine(at, deposit, network);
+  }));
 }
 
 function transferLine(transfer, account, network) {
@@ -96,7 +108,7 @@ function transferLine(transfer, account, network) {
   );
 }
 
-function depositLine({ at, deposit }, network) {
+function depositLine(at, deposit, network) {
   const who = deposit.count > 1
     ? t('home.small', { count: deposit.count })
     : rich('home.from', { name: deposit.from ? short(deposit.from) : t('home.unknown') });

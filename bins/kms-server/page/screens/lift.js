@@ -2,7 +2,7 @@
 
 import { Act, get } from '../api.js';
 import { announce, el, show } from '../dom.js';
-import { amount, native, readCoins } from '../format.js';
+import { amount, native, networkOf, readCoins } from '../format.js';
 import {
   card, choice, closeButton, facts, field, form, linkTo, note, passwordField, when,
 } from '../parts.js';
@@ -43,25 +43,29 @@ function freeze(context) {
     linkTo('f', t('change.forgot'), 'link'));
 }
 
-function limitCard(context, { token, limit, spent, own, later }) {
-  const asset = token ?? native(context.network);
+function limitCard(context, { chain_id, token, limit, spent, own, later }) {
+  const network = networkOf(context, chain_id);
+  const asset = token ?? native(network);
+  const name = context.networks.length > 1 ? `${asset.symbol} (${network.name})` : asset.symbol;
   const shown = (units) => (units === null ? t('lift.none') : amount(units, asset));
-  return card(t('lift.limit', { symbol: asset.symbol }),
+  return card(t('lift.limit', { symbol: name }),
     facts([
       [t('lift.inforce'), shown(limit)],
       [t('lift.spent'), amount(spent, asset)],
       [t('lift.own'), shown(own)],
       later && [t('lift.coming'), rich('lift.from', { limit: shown(later.units), time: when(later.from) })],
     ]),
-    context.account.state === 'active' && change(context, { asset, token, own, shown }));
+    context.account.state === 'active'
+      && change(context, { network, name, asset, token, own, shown }));
 }
 
 /** The form for another limit, or for none if there is one. */
-function change(context, { asset, token, own, shown }) {
-  const { account, network } = context;
+function change(context, { network, name, asset, token, own, shown }) {
+  const { account } = context;
+  const { chain_id } = network;
   const set = new Act('PUT', '/limits');
   const wanted = field({
-    label: t('lift.new', { symbol: asset.symbol }), inputmode: 'decimal', hint: t('lift.hint'),
+    label: t('lift.new', { symbol: name }), inputmode: 'decimal', hint: t('lift.hint'),
     trouble: (text) => (readCoins(text, asset.decimals) === null ? t('lift.malformed') : null),
   });
   const secret = passwordField({ label: t('password'), account });
@@ -76,16 +80,16 @@ function change(context, { asset, token, own, shown }) {
   const run = async () => {
     const password_hash = await hash(context.launch.telegram_id, secret.value());
     const coins = isNone ? 'none' : readCoins(wanted.value(), asset.decimals);
-    const body = { amount: coins, password_hash, ...(token ? { asset: token.symbol } : {}) };
+    const body = { chain_id, amount: coins, password_hash, ...(token ? { asset: token.symbol } : {}) };
     const { limits } = await set.send(body);
-    const mine = limits.find((known) => known.token?.symbol === token?.symbol);
+    const mine = limits.find((known) => known.chain_id === chain_id && known.token?.symbol === token?.symbol);
     const said = mine?.later
       ? t('lift.later', { limit: shown(mine.later.units) })
       : t('lift.now', { limit: shown(mine?.own ?? null) });
     await screen(context, said);
   };
   const amounts = { node: el('div', {}, options, wanted.node), check };
-  return el('details', {}, el('summary', {}, t('lift.change', { symbol: asset.symbol })),
+  return el('details', {}, el('summary', {}, t('lift.change', { symbol: name })),
     form({ fields: [amounts, secret], label: t('lift.set'), network, run }));
 }
 

@@ -22,7 +22,7 @@ const MAX_ANSWER: usize = 1_024;
 const SIGNATURE: &str = "kms-signature";
 
 /// The operator's program.
-pub(super) struct Policy {
+pub(crate) struct PolicyClient {
     client: reqwest::Client,
     url: String,
     key: hmac::Key,
@@ -75,8 +75,8 @@ impl<'a> From<&'a Party> for Side<'a> {
     }
 }
 
-impl Policy {
-    pub(super) fn new(settings: &PaymentPolicySettings) -> Result<Self, reqwest::Error> {
+impl PolicyClient {
+    pub(crate) fn new(settings: &PaymentPolicySettings) -> Result<Self, reqwest::Error> {
         let client = reqwest::Client::builder()
             .timeout(TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())

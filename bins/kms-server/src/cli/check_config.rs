@@ -51,7 +51,9 @@ pub(super) async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut report = Report::default();
     let replace = "replace the files of tls.certificate and tls.key; a running server reads them";
     report.add("tls", replace, check_certificate(&settings));
-    check_chain(&mut report, &settings.chain).await?;
+    for (name, chain) in &settings.chains {
+        check_chain(&mut report, name, chain).await?;
+    }
     if let Some(mail) = &settings.mail {
         let next = "check host, port, user and password of mail.url, and that the port is open";
         report.add("mail", next, Mailer::accepts_login(mail).await);
@@ -89,22 +91,26 @@ fn check_certificate(settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn check_chain(report: &mut Report, settings: &ChainSettings) -> anyhow::Result<()> {
-    let next = "check this URL of chain.rpc_urls and chain.chain_id, or remove the endpoint";
+async fn check_chain(
+    report: &mut Report,
+    name: &str,
+    settings: &ChainSettings,
+) -> anyhow::Result<()> {
+    let next = "check this URL of rpc_urls and the chain_id, or remove the endpoint";
     for (position, endpoint) in (1..).zip(settings.open_each()) {
         let answer = async { Ok(endpoint?.first(Endpoint::block_number).await?) };
-        report.add(&format!("chain.rpc_urls {position}"), next, answer.await);
+        report.add(&format!("chains.{name}.rpc_urls {position}"), next, answer.await);
     }
     let chain = settings.open()?;
     let finality = chain.check_finality(settings.finality).await;
-    let next = "set chain.finality to a number of blocks, or use an endpoint that has the tag";
-    report.add("chain.finality", next, finality.map_err(Into::into));
-    let next = "compare chain.tokens with the announcement of the token's issuer";
+    let next = "set finality to a number of blocks, or use an endpoint that has the tag";
+    report.add(&format!("chains.{name}.finality"), next, finality.map_err(Into::into));
+    let next = "compare the address and decimals with the announcement of the token's issuer";
     for token in &settings.tokens {
         let check = chain.check_token(token, false).await;
         let other = check.as_ref().ok().and_then(|it| it.other_symbol.as_deref());
         let other = other.map(|symbol| format!(", which calls itself {symbol:?}"));
-        let what = format!("chain.tokens {}{}", token.symbol, other.unwrap_or_default());
+        let what = format!("chains.{name}.tokens {}{}", token.symbol, other.unwrap_or_default());
         report.add(&what, next, check.map(drop).map_err(Into::into));
     }
     Ok(())

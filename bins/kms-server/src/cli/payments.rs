@@ -1,59 +1,134 @@
 //! `kms-server payments`: pause and resume payments.
 
 use anyhow::{Context, ensure};
-use clap::Subcommand;
-use kms_store::{Pausable, Paused};
+use clap::{Args, Subcommand};
+use kms_store::{Database, KeyDatabase, Pausable, Paused};
 
 use super::operator::{Because, Why};
 use super::record::Record;
 use super::say;
 use super::vault::Vault;
 use crate::clock;
-use crate::config::Settings;
+use crate::config::{Chains, Settings};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum PaymentsCommand {
     /// Reports whether payments are paused.
-    Status,
+    Status(Which),
     /// Pauses payments on all servers: none is quoted or signed, and no key is exported, until
     /// `resume`. Payments that are signed proceed, and their owners can cancel them.
-    Pause(Why),
+    Pause {
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        why: Why,
+    },
     /// Ends a pause.
-    Resume(Because),
+    Resume {
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        because: Because,
+    },
+}
+
+/// The chains that a command is about.
+#[derive(Debug, Args)]
+pub(super) struct Which {
+    /// The short name of one chain, as in `chains.NAME`; all of them without it.
+    #[arg(long)]
+    chain: Option<String>,
+}
+
+impl Which {
+    /// The ids of the chains.
+    fn ids(&self, chains: &Chains) -> anyhow::Result<Vec<u64>> {
+        let is_meant = |name: &String| self.chain.as_ref().is_none_or(|chain| chain == name);
+        let meant = chains.iter().filter(|(name, _)| is_meant(name));
+        let ids: Vec<_> = meant.map(|(_, chain)| chain.chain_id).collect();
+        ensure!(!ids.is_empty(), "no chain with this short name is configured");
+        Ok(ids)
+    }
 }
 
 pub(super) async fn run(settings: Settings, command: PaymentsCommand) -> anyhow::Result<()> {
-    let chain_id = settings.chain.chain_id;
-    let (payments, chain) = (Pausable::Payments { chain_id }, format!("chain {chain_id}"));
+    let (PaymentsCommand::Status(which)
+    | PaymentsCommand::Pause { which, .. }
+    | PaymentsCommand::Resume { which, .. }) = &command;
+    let ids = which.ids(&settings.chains)?;
     let vault = Vault::open(settings).await?;
     let (database, keys) = (&vault.database, vault.key_database());
     match command {
-        PaymentsCommand::Status => match database.paused(payments, keys).await? {
-            None => say(&format!("{chain}: not paused")),
-            Some(Paused::Since(since)) => say(&format!("{chain}: paused since {}", since.0)),
-            Some(Paused::Unreadable(error)) => say(&format!("{chain}: paused: {error}")),
-        },
-        PaymentsCommand::Pause(why) => {
-            let record = Record::new(database, "payments_pause", &chain);
-            let record = record.because(why.reason.as_ref());
-            let pause = async || {
-                let paused = database.pause(payments, keys, clock::now()).await;
-                paused.context("not in both databases; the pause holds if one has it")
-            };
-            record.around(pause).await?;
-            say(&format!("{chain}: paused"));
+        PaymentsCommand::Status(_) => {
+            for chain_id in ids {
+                let payments = Pausable::Payments { chain_id };
+                let state = match database.paused(payments, keys).await? {
+                    None => "not paused".to_owned(),
+                    Some(Paused::Since(since)) => format!("paused since {}", since.0),
+                    Some(Paused::Unreadable(error)) => format!("paused: {error}"),
+                };
+                say(&format!("chain {chain_id}: {state}"));
+            }
+            Ok(())
         }
-        PaymentsCommand::Resume(Because { reason }) => {
-            let record = Record::new(database, "payments_resume", &chain).because(Some(&reason));
-            record
-                .around(async || {
-                    let resumed = database.resume_payments(chain_id, keys, clock::now()).await?;
-                    ensure!(resumed, "payments on {chain} were not paused");
-                    Ok(())
-                })
-                .await?;
-            say(&format!("{chain}: resumed"));
+        PaymentsCommand::Pause { why, .. } => {
+            // Each is tried, also if another one fails: a pause that holds for some is better than
+            // none.
+            let mut done = Ok(());
+            for chain_id in ids {
+                done = done.and(pause(database, keys, chain_id, &why).await);
+            }
+            done
+        }
+        PaymentsCommand::Resume { because, .. } => {
+            let mut was_paused = false;
+            let mut done = Ok(());
+            for chain_id in ids {
+                let payments = Pausable::Payments { chain_id };
+                if database.paused(payments, keys).await?.is_some() {
+                    was_paused = true;
+                    done = done.and(resume(database, keys, chain_id, &because).await);
+                }
+            }
+            ensure!(was_paused, "payments were not paused");
+            done
         }
     }
+}
+
+async fn pause(
+    database: &Database,
+    keys: &dyn KeyDatabase,
+    chain_id: u64,
+    why: &Why,
+) -> anyhow::Result<()> {
+    let chain = format!("chain {chain_id}");
+    let record = Record::new(database, "payments_pause", &chain).because(why.reason.as_ref());
+    let pause = async || {
+        let payments = Pausable::Payments { chain_id };
+        let paused = database.pause(payments, keys, clock::now()).await;
+        paused.context("not in both databases; the pause holds if one has it")
+    };
+    record.around(pause).await?;
+    say(&format!("{chain}: paused"));
+    Ok(())
+}
+
+async fn resume(
+    database: &Database,
+    keys: &dyn KeyDatabase,
+    chain_id: u64,
+    because: &Because,
+) -> anyhow::Result<()> {
+    let chain = format!("chain {chain_id}");
+    let record = Record::new(database, "payments_resume", &chain).because(Some(&because.reason));
+    record
+        .around(async || {
+            let resumed = database.resume_payments(chain_id, keys, clock::now()).await?;
+            ensure!(resumed, "payments on {chain} were not paused");
+            Ok(())
+        })
+        .await?;
+    say(&format!("{chain}: resumed"));
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `chain`: the chain that transfers are made on.
+//! `chains`: the chains that transfers are made on, by their short names.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,7 +14,10 @@ use serde::Deserialize;
 /// More decimals than any token has; amounts stay readable.
 const MAX_DECIMALS: u8 = 36;
 
-/// The chain that transfers are made on.
+/// The longest short name.
+const MAX_SHORT_NAME: usize = 16;
+
+/// A chain that transfers are made on.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ChainSettings {
@@ -177,61 +180,60 @@ impl ChainSettings {
     }
 
     /// All assets, as the setting `key` applies to them.
-    pub(super) fn assets(&self, key: &str) -> Vec<NamedAsset> {
-        let asset = |symbol: &Symbol, contract, decimals| NamedAsset {
+    fn assets(&self, key: &str) -> impl Iterator<Item = NamedAsset> {
+        let tokens = self.tokens.iter().map(|token| (&token.symbol, Some(token)));
+        std::iter::once((&self.symbol, None)).chain(tokens).map(move |(symbol, token)| NamedAsset {
             key: format!("{key} of {symbol}"),
-            id: AssetId { chain_id: self.chain_id, contract },
-            decimals,
-        };
-        let tokens = self.tokens.iter();
-        let tokens = tokens.map(|token| asset(&token.symbol, Some(token.address), token.decimals));
-        std::iter::once(asset(&self.symbol, None, Wei::DECIMALS)).chain(tokens).collect()
+            id: AssetId::of(self.chain_id, token),
+            decimals: token.map_or(Wei::DECIMALS, |token| token.decimals),
+        })
     }
 
-    /// The asset that the setting `key` names by its symbol.
-    pub(super) fn asset(&self, key: &str, symbol: &str) -> Result<NamedAsset, ConfigError> {
-        let key = format!("{key}.{symbol}");
+    /// The asset with a symbol, which the setting `key` names.
+    fn asset(&self, key: &str, symbol: &str) -> Option<NamedAsset> {
         let token = self.tokens.iter().find(|token| token.symbol.is(symbol));
         if token.is_none() && !self.symbol.is(symbol) {
-            let expected = "expected the symbol of the native coin or of a token";
-            return Err(ConfigError::expected(&key, expected));
+            return None;
         }
         let decimals = token.map_or(Wei::DECIMALS, |token| token.decimals);
-        Ok(NamedAsset { key, id: AssetId::of(self.chain_id, token), decimals })
+        Some(NamedAsset { key: key.to_owned(), id: AssetId::of(self.chain_id, token), decimals })
     }
 
-    /// From which amount on an external deposit is notified by itself.
-    pub(crate) fn notice_from(&self) -> Result<NoticeFrom, ConfigError> {
-        let amount = |(symbol, amount): (&String, &Amount)| {
-            let asset = self.asset("chain.notice_from", symbol)?;
-            Ok((asset.id, asset.units(amount)?))
-        };
-        self.notice_from.iter().map(amount).collect()
-    }
-
-    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+    fn validate(&self, section: &str) -> Result<(), ConfigError> {
         if self.max_fee.as_ref().is_some_and(|amount| Wei::try_from(amount).is_err()) {
-            return Err(ConfigError::expected("chain.max_fee", "expected at most 18 decimals"));
+            return Err(ConfigError::expected(
+                &format!("{section}.max_fee"),
+                "expected at most 18 decimals",
+            ));
         }
         if self.replace_after == 0 {
-            return Err(ConfigError::expected("chain.replace_after", "expected at least 1"));
+            return Err(ConfigError::expected(
+                &format!("{section}.replace_after"),
+                "expected at least 1",
+            ));
         }
         if self.max_fee_share > 100 {
-            return Err(ConfigError::expected("chain.max_fee_share", "expected at most 100"));
+            return Err(ConfigError::expected(
+                &format!("{section}.max_fee_share"),
+                "expected at most 100",
+            ));
         }
         if self.rpc_urls.is_empty() {
-            return Err(ConfigError::expected("chain.rpc_urls", "expected at least one URL"));
+            return Err(ConfigError::expected(
+                &format!("{section}.rpc_urls"),
+                "expected at least one URL",
+            ));
         }
         let is_used = |host: &&String| self.rpc_urls.iter().any(|url| url.is_on(host));
         if let Some(host) = self.rpc_headers.keys().find(|host| !is_used(host)) {
-            let expected = "expected the host of one of chain.rpc_urls";
-            return Err(ConfigError::expected(&format!("chain.rpc_headers.{host}"), expected));
+            let expected = "expected the host of one of rpc_urls";
+            return Err(ConfigError::expected(&format!("{section}.rpc_headers.{host}"), expected));
         }
         for (index, token) in self.tokens.iter().enumerate() {
             let before = self.tokens.get(..index).unwrap_or_default();
             if let Some(problem) = self.problem_of(token, before) {
                 let problem = format!("{}: {problem}", token.symbol);
-                return Err(ConfigError::expected(&format!("chain.tokens[{index}]"), &problem));
+                return Err(ConfigError::expected(&format!("{section}.tokens[{index}]"), &problem));
             }
         }
         Ok(())
@@ -250,6 +252,104 @@ impl ChainSettings {
             None
         }
     }
+}
+
+/// The chains, by their short names.
+pub type Chains = BTreeMap<String, ChainSettings>;
+
+/// The short name of the primary chain: the configured one, or the only one.
+pub(super) fn primary(chains: &Chains, configured: Option<String>) -> Result<String, ConfigError> {
+    let mut names = chains.keys();
+    let found = match (configured, names.next(), names.next()) {
+        (Some(name), ..) => chains.contains_key(&name).then_some(name),
+        (None, Some(only), None) => Some(only.clone()),
+        (None, ..) => None,
+    };
+    found.ok_or_else(no_primary_chain)
+}
+
+pub(crate) fn no_primary_chain() -> ConfigError {
+    let expected = "expected the short name of one of several chains";
+    ConfigError::expected("primary_chain", expected)
+}
+
+/// From which amounts on external deposits are notified by themselves.
+pub(crate) fn notice_from(chains: &Chains) -> Result<NoticeFrom, ConfigError> {
+    let mut found = NoticeFrom::new();
+    for (name, chain) in chains {
+        for (symbol, amount) in &chain.notice_from {
+            let key = format!("chains.{name}.notice_from.{symbol}");
+            let asset = chain.asset(&key, symbol).ok_or_else(|| unknown_asset(&key))?;
+            found.insert(asset.id, asset.units(amount)?);
+        }
+    }
+    Ok(found)
+}
+
+/// All assets of all chains, as the setting `key` applies to them.
+pub(super) fn all_assets(chains: &Chains, key: &str) -> impl Iterator<Item = NamedAsset> {
+    chains.values().flat_map(move |chain| chain.assets(key))
+}
+
+/// The assets that a setting lists: `USDC` on every chain that has it, or `base/USDC` on one chain,
+/// which comes later.
+pub(super) fn named_assets<'a, T>(
+    chains: &Chains,
+    key: &str,
+    listed: &'a BTreeMap<String, T>,
+) -> Result<Vec<(NamedAsset, &'a T)>, ConfigError> {
+    let (on_one, on_all): (Vec<_>, Vec<_>) =
+        listed.iter().partition(|(name, _)| name.contains('/'));
+    let mut found = Vec::new();
+    for (name, value) in on_all.into_iter().chain(on_one) {
+        let key = format!("{key}.{name}");
+        let before = found.len();
+        let (chain, symbol) = name.split_once('/').unzip();
+        for (short_name, settings) in chains {
+            if chain.is_none_or(|chain| chain == short_name) {
+                let asset = settings.asset(&key, symbol.unwrap_or(name));
+                found.extend(asset.map(|asset| (asset, value)));
+            }
+        }
+        if found.len() == before {
+            return Err(unknown_asset(&key));
+        }
+    }
+    Ok(found)
+}
+
+fn unknown_asset(key: &str) -> ConfigError {
+    ConfigError::expected(key, "expected the symbol of the native coin or of a token")
+}
+
+/// Each chain has a short name that can be typed, and an id and a name of its own.
+pub(super) fn validate(chains: &Chains) -> Result<(), ConfigError> {
+    if chains.is_empty() {
+        return Err(ConfigError::expected("chains", "expected at least one"));
+    }
+    let mut before: Vec<&ChainSettings> = Vec::new();
+    for (short_name, chain) in chains {
+        let section = format!("chains.{short_name}");
+        let is_typed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if !(1..=MAX_SHORT_NAME).contains(&short_name.len()) || !short_name.chars().all(is_typed) {
+            let expected = "expected a short name of up to 16 letters a to z, digits or -";
+            return Err(ConfigError::expected(&section, expected));
+        }
+        if before.iter().any(|other| other.chain_id == chain.chain_id) {
+            let key = format!("{section}.chain_id");
+            return Err(ConfigError::expected(&key, "another chain has this id"));
+        }
+        let is_named = |other: &str| other.eq_ignore_ascii_case(&chain.name);
+        if before.iter().any(|other| is_named(&other.name))
+            || chains.keys().any(|other| other != short_name && is_named(other))
+        {
+            let key = format!("{section}.name");
+            return Err(ConfigError::expected(&key, "another chain has this name"));
+        }
+        chain.validate(&section)?;
+        before.push(chain);
+    }
+    notice_from(chains).map(drop)
 }
 
 fn seconds<const SECONDS: u64>() -> Duration {

@@ -14,7 +14,8 @@ use kms_store::RateLimit;
 use kms_types::{Amount, AmountError, EthAddress};
 use serde::Deserialize;
 
-use super::ChainSettings;
+use super::Chains;
+use super::chain::{all_assets, named_assets};
 
 const MAX_BURST: u32 = 1_000_000_000;
 
@@ -54,12 +55,13 @@ pub struct LimitSettings {
     pub launches: Rate,
     /// Openings of the page by anyone, on each server, counted before a signature is checked.
     pub all_launches: Rate,
-    /// What one account may spend in any 24 hours, by symbol.
+    /// What one account may spend in any 24 hours, by symbol, on each chain that has it; or by the
+    /// short name of one chain, a slash, and the symbol.
     pub spend_a_day: BTreeMap<String, Amount>,
     /// What one account may spend in any 24 hours of each asset that `spend_a_day` does not name.
     pub spend_a_day_unlisted: SpendUpTo,
-    /// What all accounts together may send of an asset in an hour, by symbol: a bucket of this
-    /// size, which refills in an hour. No limit for assets not named.
+    /// What all accounts together may send of an asset in an hour, named as in `spend_a_day`: a
+    /// bucket of this size, which refills in an hour. No limit for assets not named.
     pub outflow_an_hour: BTreeMap<String, Amount>,
     /// The only addresses that can be paid beside the accounts of this deployment. `None` allows
     /// every address.
@@ -246,28 +248,28 @@ impl LimitSettings {
         if limit.burst > 0 && share.burst > limit.burst { share } else { limit }
     }
 
-    /// The spending limits in the smallest units of the chain's assets.
+    /// The spending limits in the smallest units of the assets.
     pub(crate) fn spending(
         &self,
-        chain: &ChainSettings,
+        chains: &Chains,
         recovery: &RecoveryRules,
     ) -> Result<SpendingRules, ConfigError> {
         let mut rules = SpendingRules { hold: recovery.hold, ..SpendingRules::default() };
         if let SpendUpTo::UpTo(amount) = &self.spend_a_day_unlisted {
-            for asset in chain.assets("limits.spend_a_day_unlisted") {
+            for asset in all_assets(chains, "limits.spend_a_day_unlisted") {
                 rules.a_day.insert(asset.id, asset.units(amount)?);
             }
         }
-        for (symbol, amount) in &self.spend_a_day {
-            let asset = chain.asset("limits.spend_a_day", symbol)?;
+        let key = "limits.spend_a_day";
+        for (asset, amount) in named_assets(chains, key, &self.spend_a_day)? {
             rules.a_day.insert(asset.id, asset.units(amount)?);
         }
-        for (symbol, amount) in &self.outflow_an_hour {
-            let asset = chain.asset("limits.outflow_an_hour", symbol)?;
+        let key = "limits.outflow_an_hour";
+        for (asset, amount) in named_assets(chains, key, &self.outflow_an_hour)? {
             rules.outflow.insert(asset.id, asset.units(amount)?);
         }
-        for (symbol, spend) in &self.spend_a_day_after_recovery {
-            let asset = chain.asset("limits.spend_a_day_after_recovery", symbol)?;
+        let key = "limits.spend_a_day_after_recovery";
+        for (asset, spend) in named_assets(chains, key, &self.spend_a_day_after_recovery)? {
             let allowance = match spend {
                 SpendUpTo::UpTo(amount) => Allowance::UpTo(asset.units(amount)?),
                 SpendUpTo::Unlimited => Allowance::Unlimited,

@@ -1,5 +1,6 @@
 //! `profile`: which settings protect users less than the defaults do, and whether they are refused.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use kms_core::recovery::RecoveryRules;
 use serde::Deserialize;
 
 use super::limits::SpendUpTo;
-use super::{AuditSettings, LimitSettings, Rate, Settings, UpkeepSettings};
+use super::{AuditSettings, ChainSettings, LimitSettings, Rate, Settings, UpkeepSettings};
 
 /// The fewest rounds of PBKDF2-HMAC-SHA256 that OWASP recommends.
 const PBKDF2_ROUNDS: u32 = 600_000;
@@ -29,7 +30,7 @@ pub enum Profile {
 /// A setting that protects users less than its default.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Weakness {
-    setting: &'static str,
+    setting: Cow<'static, str>,
     expected: String,
 }
 
@@ -123,10 +124,9 @@ impl Settings {
 
     fn other_weaknesses(&self) -> Vec<Weakness> {
         let (audit, upkeep) = (AuditSettings::default(), UpkeepSettings::default());
-        let is_proved = self.chain.prove_receipts;
-        [
+        let found = [
             is_weak(self.password.kdf).then(|| Weakness {
-                setting: "password.kdf",
+                setting: "password.kdf".into(),
                 expected: format!("at least {}", KdfParams::default()),
             }),
             at_most(
@@ -142,45 +142,48 @@ impl Settings {
                 at_least("upkeep.retention", retention, upkeep.retention.unwrap_or_default())
             }),
             (self.page.telegram_key != TelegramKey::PRODUCTION).then(|| Weakness {
-                setting: "page.telegram_key",
+                setting: "page.telegram_key".into(),
                 expected: "production".to_owned(),
             }),
-            (!is_proved)
-                .then(|| Weakness { setting: "chain.prove_receipts", expected: "true".to_owned() }),
-            self.chain.stalled_after.is_none().then(|| Weakness {
-                setting: "chain.stalled_after",
-                expected: "a time after which an endpoint is not used".to_owned(),
-            }),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
+        ];
+        let of_chain = |(name, chain): (&String, &ChainSettings)| {
+            let weak = |setting: &str, expected: &str| Weakness {
+                setting: format!("chains.{name}.{setting}").into(),
+                expected: expected.to_owned(),
+            };
+            let stalled_after = "a time after which an endpoint is not used";
+            [
+                (!chain.prove_receipts).then(|| weak("prove_receipts", "true")),
+                chain.stalled_after.is_none().then(|| weak("stalled_after", stalled_after)),
+            ]
+        };
+        found.into_iter().chain(self.chains.iter().flat_map(of_chain)).flatten().collect()
     }
 }
 
 fn at_least(setting: &'static str, found: Duration, default: Duration) -> Option<Weakness> {
     let expected = || format!("at least {}", shown(default));
-    (found < default).then(|| Weakness { setting, expected: expected() })
+    (found < default).then(|| Weakness { setting: setting.into(), expected: expected() })
 }
 
 fn at_most(setting: &'static str, found: Duration, default: Duration) -> Option<Weakness> {
     let expected = || format!("at most {}", shown(default));
-    (found > default).then(|| Weakness { setting, expected: expected() })
+    (found > default).then(|| Weakness { setting: setting.into(), expected: expected() })
 }
 
 fn no_more(setting: &'static str, found: Rate, default: Rate) -> Option<Weakness> {
     let (limit, allowed) = (found.limit(), default.limit());
     let is_more = limit.burst > 0 && (limit.burst > allowed.burst || limit.period < allowed.period);
-    is_more.then(|| Weakness { setting, expected: format!("at most {default:?}") })
+    is_more.then(|| Weakness { setting: setting.into(), expected: format!("at most {default:?}") })
 }
 
 fn missing(setting: &'static str, is_set: bool) -> Option<Weakness> {
-    (!is_set).then(|| Weakness { setting, expected: "to be set".to_owned() })
+    (!is_set).then(|| Weakness { setting: setting.into(), expected: "to be set".to_owned() })
 }
 
 fn unlimited(setting: &'static str, is_unlimited: bool) -> Option<Weakness> {
     let expected = || "amounts instead of \"unlimited\"".to_owned();
-    is_unlimited.then(|| Weakness { setting, expected: expected() })
+    is_unlimited.then(|| Weakness { setting: setting.into(), expected: expected() })
 }
 
 fn is_weak(kdf: KdfParams) -> bool {

@@ -26,7 +26,7 @@ const EXAMPLE: &str = r#"
     audit = "1:1111111111111111111111111111111111111111111111111111111111111111"
     codes = "1:1111111111111111111111111111111111111111111111111111111111111111"
     checkpoint = "1:1111111111111111111111111111111111111111111111111111111111111111"
-    [chain]
+    [chains.local]
     rpc_urls = ["http://127.0.0.1:8545"]
     chain_id = 31337
     name = "Local"
@@ -87,13 +87,13 @@ fn the_environment_wins_and_files_are_read() {
         EXAMPLE,
         &[
             ("KMS_SERVER__DATABASE__URL_FILE", path),
-            ("KMS_SERVER__CHAIN__CHAIN_ID", "1"),
+            ("KMS_SERVER__CHAINS__LOCAL__CHAIN_ID", "1"),
             ("KMS_SERVER__LISTEN", "0.0.0.0:443"),
         ],
     )
     .unwrap();
     assert_eq!(settings.database.url.expose(), "postgres://kms:secret@db/kms?sslmode=verify-full");
-    assert_eq!(settings.chain.chain_id, 1);
+    assert_eq!(settings.chains["local"].chain_id, 1);
     assert_eq!(settings.listen.port(), 443);
     let KmsKeyProvider::Local { passphrase, .. } = &settings.kms_key.provider else {
         panic!("{settings:?}")
@@ -104,16 +104,17 @@ fn the_environment_wins_and_files_are_read() {
 
 #[test]
 fn several_endpoints_are_given_as_a_list() {
-    let count = |settings: Settings| settings.chain.rpc_urls.len();
-    let variable = "KMS_SERVER__CHAIN__RPC_URLS";
+    let count = |settings: Settings| settings.chains["local"].rpc_urls.len();
+    let variable = "KMS_SERVER__CHAINS__LOCAL__RPC_URLS";
     let without = EXAMPLE.replace("rpc_urls = [\"http://127.0.0.1:8545\"]", "");
     assert_eq!(count(settings(EXAMPLE, &[]).unwrap()), 1);
     let several = settings(&without, &[(variable, "https://a/secret  https://b\nhttps://c")]);
     let several = several.unwrap();
     assert!(!format!("{several:?}").contains("secret"));
-    assert_eq!(several.chain.open().unwrap().chain_id(), 31_337);
+    assert_eq!(several.chains["local"].open().unwrap().chain_id(), 31_337);
     assert_eq!(count(several), 3);
-    let list = without.replace("[chain]", "[chain]\nrpc_urls = [\"https://a\", \"https://b\"]");
+    let list = without
+        .replace("[chains.local]", "[chains.local]\nrpc_urls = [\"https://a\", \"https://b\"]");
     assert_eq!(count(settings(&list, &[]).unwrap()), 2);
     let refused = [
         " ",
@@ -130,12 +131,13 @@ fn several_endpoints_are_given_as_a_list() {
 fn the_operator_can_stop_payments() {
     let limits = "[limits]\nspend_a_day = { ETH = \"2\" }\noutflow_an_hour = { eth = \"5\" }\n\
                   external_addresses = [\"0x00000000000000000000000000000000000000cc\"]\n";
-    let token = "[[chain.tokens]]\nsymbol = \"USD\u{20ae}0\"\n\
+    let token = "[[chains.local.tokens]]\nsymbol = \"USD\u{20ae}0\"\n\
                  address = \"0x1111111111111111111111111111111111111111\"\ndecimals = 6\n";
     let found = settings(&format!("{EXAMPLE}{token}{limits}"), &[]).unwrap();
     assert_eq!(found.limits.external_addresses.as_ref().unwrap().len(), 1);
-    let rules = found.limits.spending(&found.chain, &found.recovery).unwrap();
-    let (coin, token) = (AssetId::native(31_337), AssetId::of(31_337, found.chain.tokens.first()));
+    let rules = found.limits.spending(&found.chains, &found.recovery).unwrap();
+    let (coin, token) =
+        (AssetId::native(31_337), AssetId::of(31_337, found.chains["local"].tokens.first()));
     assert_eq!(rules.outflow[&coin].to_string(), "5000000000000000000");
     // An asset that is not listed has a limit as well.
     let a_day = |asset| rules.caps(asset).a_day.unwrap().to_string();
@@ -143,7 +145,7 @@ fn the_operator_can_stop_payments() {
     assert_eq!(a_day(token), "1000000");
     let unlimited = ("KMS_SERVER__LIMITS__SPEND_A_DAY_UNLISTED", "unlimited");
     let found = settings(EXAMPLE, &[unlimited]).unwrap();
-    let rules = found.limits.spending(&found.chain, &found.recovery).unwrap();
+    let rules = found.limits.spending(&found.chains, &found.recovery).unwrap();
     assert_eq!(rules.caps(coin).a_day, None);
     let policy = |url: &str, key: &str| {
         let url = ("KMS_SERVER__PAYMENT_POLICY__URL", url);
@@ -161,11 +163,12 @@ fn a_provider_may_want_a_header() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let header = r#"{ "127.0.0.1" = "Authorization: Bearer hunter2" }"#;
     std::fs::write(file.path(), header).unwrap();
-    let variable = "KMS_SERVER__CHAIN__RPC_HEADERS";
-    let in_a_file = [("KMS_SERVER__CHAIN__RPC_HEADERS_FILE", file.path().to_str().unwrap())];
+    let variable = "KMS_SERVER__CHAINS__LOCAL__RPC_HEADERS";
+    let in_a_file =
+        [("KMS_SERVER__CHAINS__LOCAL__RPC_HEADERS_FILE", file.path().to_str().unwrap())];
     for settings in [settings(EXAMPLE, &in_a_file), settings(EXAMPLE, &[(variable, header)])] {
         let settings = settings.unwrap();
-        assert_eq!(settings.chain.rpc_headers.len(), 1);
+        assert_eq!(settings.chains["local"].rpc_headers.len(), 1);
         assert!(!format!("{settings:?}").contains("hunter2"));
     }
     let refused = [
@@ -178,13 +181,13 @@ fn a_provider_may_want_a_header() {
 
 #[test]
 fn limits_are_in_the_assets_own_units() {
-    let token = "[[chain.tokens]]\nsymbol = \"USDC\"\n\
+    let token = "[[chains.local.tokens]]\nsymbol = \"USDC\"\n\
                  address = \"0x1111111111111111111111111111111111111111\"\ndecimals = 6\n";
     let with = |limits: &str| settings(&format!("{EXAMPLE}{token}[limits]\n{limits}"), &[]);
     let settings = with("spend_a_day = { ETH = \"0.5\", usdc = \"100\" }").unwrap();
-    let rules = settings.limits.spending(&settings.chain, &settings.recovery).unwrap();
+    let rules = settings.limits.spending(&settings.chains, &settings.recovery).unwrap();
     let (coin, token) =
-        (AssetId::native(31_337), AssetId::of(31_337, settings.chain.tokens.first()));
+        (AssetId::native(31_337), AssetId::of(31_337, settings.chains["local"].tokens.first()));
     let caps = |asset| rules.caps(asset).a_day.unwrap().to_string();
     assert_eq!(caps(coin), "500000000000000000");
     assert_eq!(caps(token), "100000000");
@@ -195,7 +198,7 @@ fn limits_are_in_the_assets_own_units() {
     assert_eq!(rules.caps(coin).after_recovery, Allowance::Nothing);
     let looser = with("spend_a_day_after_recovery = { ETH = \"0.5\", USDC = \"unlimited\" }");
     let looser = looser.unwrap();
-    let rules = looser.limits.spending(&looser.chain, &looser.recovery).unwrap();
+    let rules = looser.limits.spending(&looser.chains, &looser.recovery).unwrap();
     let half = Units(U256::from(500_000_000_000_000_000_u64));
     assert_eq!(rules.caps(coin).after_recovery, Allowance::UpTo(half));
     assert_eq!(rules.caps(token).after_recovery, Allowance::Unlimited);
@@ -212,7 +215,7 @@ fn limits_are_in_the_assets_own_units() {
     assert!(
         settings
             .limits
-            .spending(&settings.chain, &settings.recovery)
+            .spending(&settings.chains, &settings.recovery)
             .unwrap()
             .caps(coin)
             .a_day
@@ -221,17 +224,92 @@ fn limits_are_in_the_assets_own_units() {
 }
 
 #[test]
+fn chains_differ_and_one_of_several_is_the_primary_one() {
+    let base = |section: &str, id: &str, name: &str| {
+        let urls = "rpc_urls = [\"https://a\"]";
+        format!("{EXAMPLE}[chains.{section}]\n{urls}\nchain_id = {id}\nname = \"{name}\"\n")
+    };
+    let primary = |name: &'static str| [("KMS_SERVER__PRIMARY_CHAIN", name)];
+    let two = base("base", "8453", "Base");
+    let found = |settings: Settings| settings.primary_chain.unwrap();
+    assert_eq!(found(settings(EXAMPLE, &[]).unwrap()), "local");
+    // Its order decides nothing: neither in the file nor of the names.
+    for name in ["base", "local"] {
+        assert_eq!(found(settings(&two, &primary(name)).unwrap()), name);
+    }
+    assert_eq!(key(settings(&two, &[])), "primary_chain");
+    assert_eq!(key(settings(&two, &primary("other"))), "primary_chain");
+    assert_eq!(key(settings(EXAMPLE, &primary("other"))), "primary_chain");
+    let by_variables = [
+        ("KMS_SERVER__CHAINS__BASE__RPC_URLS", "https://a https://b"),
+        ("KMS_SERVER__CHAINS__BASE__CHAIN_ID", "8453"),
+        ("KMS_SERVER__CHAINS__BASE__NAME", "Base"),
+        ("KMS_SERVER__PRIMARY_CHAIN", "base"),
+    ];
+    let two = settings(EXAMPLE, &by_variables).unwrap();
+    assert_eq!((two.chains.len(), two.chains["base"].rpc_urls.len()), (2, 2));
+    let refused = [
+        base("base", "31337", "Base"),
+        base("base", "8453", "local"),
+        base("other", "8453", "Local"),
+        base("Base", "8453", "Base"),
+        base("base_main", "8453", "Base"),
+        base("seventeen-letters", "8453", "Base"),
+    ];
+    let refused = refused.map(|text| settings(&text, &primary("local")));
+    insta::assert_snapshot!("invalid_chains", messages(refused));
+    let without = EXAMPLE.split("[chains.local]").next().unwrap();
+    assert_eq!(key(settings(without, &[])), "chains");
+}
+
+#[test]
+fn a_limit_of_several_chains_is_that_of_each() {
+    let usdc = |chain: &str, decimals: u8| {
+        let address = "\"0x1111111111111111111111111111111111111111\"";
+        format!(
+            "[[chains.{chain}.tokens]]\nsymbol = \"USDC\"\naddress = {address}\n\
+             decimals = {decimals}\n"
+        )
+    };
+    let base = "[chains.base]\nrpc_urls = [\"https://a\"]\nchain_id = 8453\nname = \"Base\"\n";
+    let text = format!("{EXAMPLE}{}{base}{}", usdc("local", 6), usdc("base", 18));
+    let with = |limits: &str| {
+        let variables = [("KMS_SERVER__PRIMARY_CHAIN", "base")];
+        settings(&format!("{text}[limits]\n{limits}"), &variables)
+    };
+    let found =
+        with("spend_a_day = { USDC = \"100\", ETH = \"2\", \"base/eth\" = \"1\" }").unwrap();
+    let rules = found.limits.spending(&found.chains, &found.recovery).unwrap();
+    let a_day = |asset| rules.caps(asset).a_day.unwrap().0;
+    let token = |chain: &str, chain_id| AssetId::of(chain_id, found.chains[chain].tokens.first());
+    let million = U256::from(1_000_000_u64);
+    // In the decimals that the token has on the chain.
+    assert_eq!(a_day(token("local", 31_337)), U256::from(100_u64) * million);
+    assert_eq!(a_day(token("base", 8_453)), U256::from(100_u64) * million * million * million);
+    let coin = million * million * million;
+    assert_eq!(a_day(AssetId::native(31_337)), U256::from(2_u64) * coin);
+    assert_eq!(a_day(AssetId::native(8_453)), coin);
+    for unknown in ["other/ETH", "base/DAI", "DAI"] {
+        let limits = format!("outflow_an_hour = {{ \"{unknown}\" = \"1\" }}");
+        assert_eq!(key(with(&limits)), format!("limits.outflow_an_hour.{unknown}"));
+    }
+}
+
+#[test]
 fn tokens_are_distinct() {
     let token = |symbol: &str, byte: &str, decimals: u8| {
         let address = byte.repeat(20);
         format!(
-            "[[chain.tokens]]\nsymbol = \"{symbol}\"\naddress = \"0x{address}\"\n\
+            "[[chains.local.tokens]]\nsymbol = \"{symbol}\"\naddress = \"0x{address}\"\n\
              decimals = {decimals}\n"
         )
     };
     let with = |tokens: &[String]| settings(&format!("{EXAMPLE}{}", tokens.concat()), &[]);
     let usdc = token("USDC", "11", 6);
-    assert_eq!(with(&[usdc.clone(), token("DAI", "22", 18)]).unwrap().chain.tokens.len(), 2);
+    assert_eq!(
+        with(&[usdc.clone(), token("DAI", "22", 18)]).unwrap().chains["local"].tokens.len(),
+        2
+    );
     let refused = [
         token("usdc", "22", 6),
         token("DAI", "11", 6),
@@ -308,8 +386,8 @@ fn production_refuses_what_is_weaker_than_the_defaults() {
         ("UPKEEP__RETENTION", "34d"),
         ("UPKEEP__CHECK_INTERVAL", "48h"),
         ("UPKEEP__PROBE_INTERVAL", "2h"),
-        ("CHAIN__PROVE_RECEIPTS", "false"),
-        ("CHAIN__STALLED_AFTER", "0s"),
+        ("CHAINS__LOCAL__PROVE_RECEIPTS", "false"),
+        ("CHAINS__LOCAL__STALLED_AFTER", "0s"),
     ]
     .map(|(key, value)| message(production(key, value)));
     insta::assert_snapshot!(refused.join("\n"));
@@ -428,7 +506,7 @@ fn an_error_names_the_key() {
         ("KMS_SERVER__SERVER_KEYS__PEPPER", "1:zz"),
         ("KMS_SERVER__PASSWORD__KDF", "md5"),
         ("KMS_SERVER__PASSWORD__RUNNING", "0"),
-        ("KMS_SERVER__CHAIN__CHAIN_ID", "one"),
+        ("KMS_SERVER__CHAINS__LOCAL__CHAIN_ID", "one"),
         ("KMS_SERVER__AUDIT__CHECKPOINT_INTERVAL", "0s"),
         ("KMS_SERVER__UPKEEP__PROBE_INTERVAL", "3600"),
         ("KMS_SERVER__LIMITS__READS", "0/second"),
@@ -437,12 +515,12 @@ fn an_error_names_the_key() {
         ("KMS_SERVER__RECOVERY__HOLD", "-1s"),
         ("KMS_SERVER__DATABASE__URL_FILE", "/nowhere/at/all"),
         ("KMS_SERVER__DATABASE__URI", "x"),
-        ("KMS_SERVER__CHAIN__RPC_URL", "https://a"),
+        ("KMS_SERVER__CHAINS__LOCAL__RPC_URL", "https://a"),
     ];
     let refused = refused.map(|variable| settings(EXAMPLE, &[variable]));
     insta::assert_snapshot!("invalid_settings", messages(refused));
     let missing = EXAMPLE.replace("chain_id = 31337", "");
-    assert_eq!(key(settings(&missing, &[])), "chain.chain_id");
+    assert_eq!(key(settings(&missing, &[])), "chains.local.chain_id");
 }
 
 /// Every setting is in the example, and everything in the example is a setting: once for each

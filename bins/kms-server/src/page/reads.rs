@@ -4,12 +4,13 @@ use std::collections::HashSet;
 
 use actix_web::web::Data;
 use actix_web::{HttpResponse, get};
+use kms_chain::ports::TransferStore;
 use kms_chain::transfer::Transfer;
 use kms_core::launch::Launch;
 use kms_core::ports::AccountStore;
 use kms_store::{AuditRow, Page};
 use kms_types::wire::{
-    self, Balance, HistoryPage, KeyUse, KeyUses, Replacement, SpendingLimits, TransferView,
+    self, Balances, HistoryPage, KeyUse, KeyUses, Replacement, SpendingLimits, TransferView,
 };
 use kms_types::{AccountRef, TransferId};
 use ring::digest::{SHA256, digest};
@@ -21,7 +22,7 @@ use crate::state::State;
 
 crate::openapi::resource!(
     read_account,
-    read_network,
+    read_networks,
     read_balance,
     read_history,
     read_uses,
@@ -56,25 +57,25 @@ async fn read_account(
     Ok(HttpResponse::Ok().json(accounts::show(&state, account)?))
 }
 
-/// Returns the chain and its tokens.
+/// Returns the chains and their tokens.
 #[utoipa::path(
-    operation_id = "page_network",
+    operation_id = "page_networks",
     tag = "page",
     security(("launch" = [])),
-    responses((status = 200, description = "The chain", body = wire::Network))
+    responses((status = 200, description = "The chains", body = wire::Networks))
 )]
-#[get("/network")]
-async fn read_network(_launched: Launched<Any>, state: Data<State>) -> HttpResponse {
-    HttpResponse::Ok().json(&state.network)
+#[get("/networks")]
+async fn read_networks(_launched: Launched<Any>, state: Data<State>) -> HttpResponse {
+    HttpResponse::Ok().json(state.chains.networks())
 }
 
-/// Returns the balance.
+/// Returns the balances, by chain.
 #[utoipa::path(
     operation_id = "page_balance",
     tag = "page",
     security(("launch" = [])),
     responses(
-        (status = 200, description = "The balance", body = Balance),
+        (status = 200, description = "The balances", body = Balances),
         (status = 404, description = "The user has no wallet"),
     )
 )]
@@ -84,7 +85,7 @@ async fn read_balance(
     state: Data<State>,
 ) -> Result<HttpResponse, ApiError> {
     let account = accounts::find(&state, launched.account()).await?;
-    Ok(HttpResponse::Ok().json(accounts::balance_of(&state, &account).await?))
+    Ok(HttpResponse::Ok().json(accounts::balances_of(&state, &account).await?))
 }
 
 /// Returns what was paid and received lately.
@@ -212,7 +213,8 @@ async fn read_fee(
     state: Data<State>,
 ) -> Result<HttpResponse, ApiError> {
     let transfer = own_transfer(&state, &launched.launch, launched.object).await?;
-    let fee = state.transfers.replacement_fee(transfer.id).await?;
+    let chain = state.chains.of_transfer(transfer.chain_id);
+    let fee = chain.transfers.replacement_fee(transfer.id).await?;
     Ok(HttpResponse::Ok().json(Replacement { usual_fee: fee.usual, max_fee: fee.max }))
 }
 
@@ -223,7 +225,7 @@ pub(super) async fn own_transfer(
     id: TransferId,
 ) -> Result<Transfer, ApiError> {
     let owner = state.database.account(AccountRef::Telegram(launch.user)).await?;
-    let found = state.transfers.transfer(id).await?;
+    let found = state.database.transfer(id).await?;
     let own =
         found.filter(|transfer| owner.is_some_and(|owner| transfer.from.account == Some(owner.id)));
     own.ok_or_else(ApiError::no_transfer)

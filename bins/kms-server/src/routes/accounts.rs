@@ -5,16 +5,22 @@ use std::sync::Arc;
 use actix_web::http::StatusCode;
 use actix_web::web::Data;
 use actix_web::{HttpResponse, get, post, put};
-use kms_chain::Balances;
+use futures::future::join_all;
+use kms_chain::ChainError;
+use kms_chain::ports::TransferStore;
 use kms_core::account::{Account, AccountState, SeenNames};
 use kms_core::audit::Caller;
 use kms_core::ports::AccountStore;
 use kms_core::{CreateWallet, Created, SealError};
-use kms_types::wire::{self, Balance, ChangePassword, CreateAccount, SeenUsernames, TokenBalance};
+use kms_types::wire::{
+    self, Balance, Balances, ChainBalance, ChangePassword, CreateAccount, SeenUsernames,
+    TokenBalance,
+};
 use kms_types::{AccountRef, Email, Mobile, NameOrigin, Timestamp, Token, Units};
 
 use crate::auth::{Bot, Chat, Reader};
 use crate::body::{Json, Segment};
+use crate::chains::ServedChain;
 use crate::clock;
 use crate::error::ApiError;
 use crate::rate_limits::admit;
@@ -290,14 +296,14 @@ pub(crate) async fn observe_names(
     Ok(())
 }
 
-/// Returns the wallet's balance of the native coin and of every configured token.
+/// Returns the wallet's balance of the native coin and of every configured token, by chain.
 #[utoipa::path(
     operation_id = "read_balance",
     tag = "accounts",
     security(("token" = ["read"])),
     params(("account" = AccountRef, Path)),
     responses(
-        (status = 200, description = "The balance", body = Balance),
+        (status = 200, description = "The balances", body = Balances),
         (status = 404, description = "No such account"),
     )
 )]
@@ -308,14 +314,42 @@ pub(crate) async fn balance(
     Segment(account): Segment<AccountRef>,
 ) -> Result<HttpResponse, ApiError> {
     let account = find(&state, account).await?;
-    Ok(HttpResponse::Ok().json(balance_of(&state, &account).await?))
+    Ok(HttpResponse::Ok().json(balances_of(&state, &account).await?))
 }
 
-/// The balance of an account.
-pub(crate) async fn balance_of(state: &State, account: &Account) -> Result<Balance, ApiError> {
-    use kms_chain::ports::TransferStore;
+/// The balances of an account. A chain that does not answer hides no other one's, and delays them
+/// only until the next check of its endpoints.
+pub(crate) async fn balances_of(state: &State, account: &Account) -> Result<Balances, ApiError> {
+    let is_one_of_several = state.chains.iter().count() > 1;
+    let found = state.chains.iter().map(async |chain| {
+        let chain_id = chain.network.chain_id;
+        let found = match is_one_of_several && state.readiness.is_chain_down(chain_id) {
+            true => Err(ChainError::NoEndpoint.into()),
+            false => balance_on(state, chain, account).await,
+        };
+        (chain_id, found)
+    });
+    let found = join_all(found).await;
+    let is_of_chain = |error: &ApiError| matches!(error, ApiError::Chain(_));
+    let some_answered = found.iter().any(|(_, found)| found.is_ok());
+    let chains = found.into_iter().map(|(chain_id, found)| match found {
+        Ok(found) => Ok(ChainBalance { chain_id, balance: Some(found) }),
+        Err(error) if some_answered && is_of_chain(&error) => {
+            tracing::debug!(chain_id, %error, "balance not read");
+            Ok(ChainBalance { chain_id, balance: None })
+        }
+        Err(error) => Err(error),
+    });
+    Ok(Balances { address: account.wallet.address, chains: chains.collect::<Result<_, _>>()? })
+}
+
+async fn balance_on(
+    state: &State,
+    chain: &ServedChain,
+    account: &Account,
+) -> Result<Balance, ApiError> {
     let address = account.wallet.address;
-    let (chain, tokens) = (state.transfers.chain(), state.transfers.tokens());
+    let (chain, tokens) = (chain.transfers.chain(), chain.transfers.tokens());
     // The count first: what is mined by then is in the balances.
     let (mined, balances) = chain
         .first(|endpoint| async move {
@@ -323,7 +357,7 @@ pub(crate) async fn balance_of(state: &State, account: &Account) -> Result<Balan
             Ok((mined, endpoint.balances(address, tokens).await?))
         })
         .await?;
-    let Balances { block, wei, tokens: found } = balances;
+    let kms_chain::Balances { block, wei, tokens: found } = balances;
     let pending = state.database.pending_spend(chain.chain_id(), address, mined).await?;
     // Its owner may wait for coin that shows in no transaction of a block.
     state.database.compare_balance_soon(chain.chain_id(), account.id, clock::now()).await?;
@@ -333,7 +367,7 @@ pub(crate) async fn balance_of(state: &State, account: &Account) -> Result<Balan
         pending: pending.of(token),
     };
     let tokens = tokens.iter().zip(found).map(shown).collect();
-    Ok(Balance { address, wei, pending: pending.wei, tokens, block })
+    Ok(Balance { wei, pending: pending.wei, tokens, block })
 }
 
 /// Returns the account, or 404.

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use actix_web::web::Data;
 use actix_web::{HttpResponse, get};
+use kms_chain::ports::TransferStore;
 use kms_core::ports::{RecoveryStore, StoreError};
 use kms_store::StoredEvent;
 use kms_types::wire::{Event, EventBody, EventPage, ExternalDeposit, Recovery, Transfer};
@@ -124,7 +125,7 @@ async fn find_transfer(
     id: Option<TransferId>,
 ) -> Result<Option<Box<Transfer>>, ApiError> {
     let found = match id {
-        Some(id) => readable(cursor, state.transfers.transfer(id).await)?,
+        Some(id) => readable(cursor, state.database.transfer(id).await)?,
         None => missing(cursor),
     };
     Ok(found.map(|transfer| Box::new(transfers::show(transfer))))

@@ -57,7 +57,7 @@ pub(crate) async fn export_by(
     body: ExportKey,
 ) -> Result<HttpResponse, ApiError> {
     state.check_clock()?;
-    state.brakes.admit_use()?;
+    state.chains.admit_export()?;
     let limit = state.limits.exports.limit();
     let detail = "too many exports of this key; repeat after `retry_after` seconds";
     if limit.burst == 0 {

@@ -15,6 +15,7 @@ use kms_types::{AccountId, AccountRef, Asset, AssetId, ErrorCode, Timestamp, Tok
 
 use crate::auth::{Chat, Reader};
 use crate::body::{Json, Segment};
+use crate::chains::ServedChain;
 use crate::clock;
 use crate::error::ApiError;
 use crate::routes::accounts;
@@ -73,8 +74,8 @@ pub(crate) async fn set(
     Json(body): Json<SetLimit>,
 ) -> Result<HttpResponse, ApiError> {
     let account = accounts::find(&state, account).await?;
-    let wanted = Wanted::of(&state, &body.asset, body.amount)?;
-    let (hold, now) = (state.transfers.spending().hold, clock::now());
+    let wanted = Wanted::of(&state, (body.chain_id, &body.asset), body.amount)?;
+    let (hold, now) = (state.chains.spending.hold, clock::now());
     wanted.write(&state.database, account.id, (hold, chat.raises()), now).await?;
     state.custody.record_done(wanted.purpose(account.id), &account, &chat.caller, now).await;
     Ok(HttpResponse::Ok().json(show(&state, &account).await?))
@@ -87,9 +88,9 @@ pub(crate) async fn set_by_password(
     account: &Account,
     body: SetLimitByPassword,
 ) -> Result<HttpResponse, ApiError> {
-    let SetLimitByPassword { asset, amount, password_hash } = body;
-    let wanted = Wanted::of(state, &asset, amount)?;
-    let (hold, now, id) = (state.transfers.spending().hold, clock::now(), account.id);
+    let SetLimitByPassword { asset, chain_id, amount, password_hash } = body;
+    let wanted = Wanted::of(state, (chain_id, &asset), amount)?;
+    let (hold, now, id) = (state.chains.spending.hold, clock::now(), account.id);
     let (custody, database) = (Arc::clone(&state.custody), state.database.clone());
     detached(async move {
         let purpose = wanted.purpose(id);
@@ -107,9 +108,14 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn of(state: &State, asset: &Asset, amount: LimitAmount) -> Result<Self, ApiError> {
+    fn of(
+        state: &State,
+        (chain_id, asset): (Option<u64>, &Asset),
+        amount: LimitAmount,
+    ) -> Result<Self, ApiError> {
         state.check_clock()?;
-        let token = token(state, asset)?;
+        let chain = state.chains.named(chain_id)?;
+        let token = token(chain, asset)?;
         let decimals = token.map_or(Wei::DECIMALS, |token| token.decimals);
         let units = match amount {
             LimitAmount::NoLimit => None,
@@ -118,7 +124,7 @@ impl Wanted {
                 Some(Units(units.map_err(|error| ApiError::field("amount", error))?))
             }
         };
-        Ok(Self { asset: AssetId::of(state.transfers.chain().chain_id(), token), units })
+        Ok(Self { asset: AssetId::of(chain.network.chain_id, token), units })
     }
 
     fn purpose(&self, account: AccountId) -> Purpose {
@@ -150,30 +156,33 @@ impl Wanted {
     }
 }
 
-fn token<'a>(state: &'a State, asset: &Asset) -> Result<Option<&'a Token>, ApiError> {
+fn token<'a>(chain: &'a ServedChain, asset: &Asset) -> Result<Option<&'a Token>, ApiError> {
     let Asset::Token(symbol) = asset else { return Ok(None) };
-    let found = state.transfers.tokens().iter().find(|token| token.symbol == *symbol);
+    let found = chain.network.tokens.iter().find(|token| token.symbol == *symbol);
     found.map(Some).ok_or_else(|| {
-        let detail = format!("this server has no token {symbol}; GET /v1/network lists its tokens");
+        let detail = format!("this chain has no token {symbol}; GET /v1/networks lists its tokens");
         ApiError::Refused { code: ErrorCode::UnknownToken, detail, field: Some("asset".to_owned()) }
     })
 }
 
 pub(crate) async fn show(state: &State, account: &Account) -> Result<SpendingLimits, ApiError> {
-    let (rules, now) = (state.transfers.spending(), clock::now());
-    let chain_id = state.transfers.chain().chain_id();
+    let now = clock::now();
     let mut limits = Vec::new();
-    for token in std::iter::once(None).chain(state.transfers.tokens().iter().map(Some)) {
-        let asset = AssetId::of(chain_id, token);
-        let found = state.database.spending(account.id, asset, rules.caps(asset), now).await?;
-        let later = found.own.later.filter(|(_, from)| *from > now);
-        limits.push(SpendingLimit {
-            token: token.cloned(),
-            limit: found.limit,
-            spent: found.spent,
-            own: found.own.at(now),
-            later: later.map(|(units, from)| LaterLimit { units, from }),
-        });
+    for network in state.chains.iter().map(|chain| &chain.network) {
+        for token in std::iter::once(None).chain(network.tokens.iter().map(Some)) {
+            let asset = AssetId::of(network.chain_id, token);
+            let caps = state.chains.spending.caps(asset);
+            let found = state.database.spending(account.id, asset, caps, now).await?;
+            let later = found.own.later.filter(|(_, from)| *from > now);
+            limits.push(SpendingLimit {
+                chain_id: network.chain_id,
+                token: token.cloned(),
+                limit: found.limit,
+                spent: found.spent,
+                own: found.own.at(now),
+                later: later.map(|(units, from)| LaterLimit { units, from }),
+            });
+        }
     }
     Ok(SpendingLimits { limits })
 }

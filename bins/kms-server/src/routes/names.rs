@@ -1,8 +1,8 @@
-//! Usernames and the network.
+//! Usernames and the networks.
 
 use actix_web::web::Data;
 use actix_web::{HttpResponse, get};
-use kms_types::wire::{NameRecord, Network};
+use kms_types::wire::{NameRecord, Networks};
 use kms_types::{ErrorCode, Username};
 
 use crate::auth::Reader;
@@ -11,7 +11,7 @@ use crate::clock;
 use crate::error::ApiError;
 use crate::state::State;
 
-crate::openapi::resource!(resolve, network);
+crate::openapi::resource!(resolve, networks);
 
 /// Returns the user who holds a username, and the address that payments to it go to.
 #[utoipa::path(
@@ -45,16 +45,16 @@ pub(crate) async fn resolve(
     }))
 }
 
-/// Returns the chain and its tokens.
+/// Returns the chains and their tokens.
 #[utoipa::path(
-    operation_id = "read_network",
+    operation_id = "read_networks",
     tag = "network",
     security(("token" = ["read"])),
     responses(
-        (status = 200, description = "The network", body = Network),
+        (status = 200, description = "The networks", body = Networks),
     )
 )]
-#[get("/network")]
-pub(crate) async fn network(_reader: Reader, state: Data<State>) -> HttpResponse {
-    HttpResponse::Ok().json(&state.network)
+#[get("/networks")]
+pub(crate) async fn networks(_reader: Reader, state: Data<State>) -> HttpResponse {
+    HttpResponse::Ok().json(state.chains.networks())
 }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use actix_web::web::Data;
 use actix_web::{HttpResponse, get, post};
+use kms_chain::ports::TransferStore;
 use kms_chain::transfer::{Asked, Party, Transfer};
-use kms_chain::{Checked, ConfirmError, QuoteRequest, Shown, Transfers};
+use kms_chain::{Checked, ConfirmError, QuoteRequest, Shown};
 use kms_core::OpenWallet;
 use kms_core::account::Account;
 use kms_core::audit::{Action, Caller, Details, Purpose};
@@ -17,6 +18,7 @@ use utoipa::ToSchema;
 
 use crate::auth::{Bot, Chat, OwnersReader};
 use crate::body::{Json, Parameters, Segment};
+use crate::chains::ServedChain;
 use crate::clock;
 use crate::error::ApiError;
 use crate::rate_limits::admit;
@@ -79,7 +81,8 @@ pub(crate) async fn quote(
     let asked =
         Asked { to: body.to.to_string(), amount: body.amount.clone().into(), asset: body.asset };
     let client_ref = body.client_ref.as_deref();
-    let known = state.transfers.quoted(body.id, sender.id, &asked, client_ref).await?;
+    let chain = state.chains.named(body.chain_id)?;
+    let known = chain.transfers.quoted(body.id, sender.id, &asked, client_ref).await?;
     if let Some(known) = known {
         return Ok(HttpResponse::Ok().json(show(known)));
     }
@@ -91,7 +94,7 @@ pub(crate) async fn quote(
             "sender and recipient are the same wallet; choose another recipient",
         ));
     }
-    state.brakes.admit(&to)?;
+    chain.brakes.admit(&to)?;
     let request = QuoteRequest {
         id: body.id,
         from: party(&sender),
@@ -102,7 +105,7 @@ pub(crate) async fn quote(
         client_ref: body.client_ref,
         name_reassigned,
     };
-    let transfer = state.transfers.quote(request, now).await?;
+    let transfer = chain.transfers.quote(request, now).await?;
     Ok(HttpResponse::Ok().json(show(transfer)))
 }
 
@@ -172,7 +175,8 @@ pub(crate) async fn confirm_by(
     let ConfirmTransfer { password_hash, chain_id, to_address, token, value, max_fee } = body;
     let shown = Shown { chain_id, to_address, token, value, max_fee };
     let was_signed = state.custody.was_signed(id).await?;
-    let transfer = match state.transfers.check(id, shown).await? {
+    let chain = Arc::clone(state.chains.of_transfer(chain_id));
+    let transfer = match chain.transfers.check(id, shown).await? {
         Checked::Done(transfer) => *transfer,
         Checked::Ready(ready) => {
             if was_signed {
@@ -182,24 +186,17 @@ pub(crate) async fn confirm_by(
                 return Err(alarm.await.into());
             }
             check_recipient(state, ready.transfer(), clock::now()).await?;
-            state.brakes.check(ready.transfer()).await?;
-            let brakes = Arc::clone(&state.brakes);
+            chain.brakes.check(ready.transfer()).await?;
             let (sender, details) = (ready.transfer().from.account, payment(ready.transfer()));
             let purpose = Purpose { action: Action::Send(id), details };
-            let signed = sign(
-                state,
-                sender,
-                password_hash,
-                purpose,
-                caller,
-                |transfers, wallet| async move {
-                    // The pause and the clock again: both may have changed during the KDF.
-                    brakes.admit(&ready.transfer().to)?;
-                    Ok(transfers.sign_and_send(ready, wallet, clock::now()).await?)
-                },
-            )
-            .await?;
-            state.brakes.record_signed(&signed);
+            let signing = Arc::clone(&chain);
+            let sign = |wallet| async move {
+                // The pause and the clock again: both may have changed during the KDF.
+                signing.brakes.admit(&ready.transfer().to)?;
+                Ok(signing.transfers.sign_and_send(ready, wallet, clock::now()).await?)
+            };
+            let signed = open_and(state, sender, password_hash, purpose, caller, sign).await?;
+            chain.brakes.record_signed(&signed);
             signed
         }
     };
@@ -224,7 +221,7 @@ pub(crate) async fn cancel(
     state: Data<State>,
     Segment(id): Segment<TransferId>,
 ) -> Result<HttpResponse, ApiError> {
-    let transfer = state.transfers.cancel(id, clock::now()).await?;
+    let transfer = state.database.cancel(id, clock::now()).await?;
     Ok(HttpResponse::Ok().json(show(transfer.ok_or_else(ApiError::no_transfer)?)))
 }
 
@@ -247,7 +244,7 @@ pub(crate) async fn replacement_fee(
     state: Data<State>,
     Segment(id): Segment<TransferId>,
 ) -> Result<HttpResponse, ApiError> {
-    let fee = state.transfers.replacement_fee(id).await?;
+    let fee = chain_of(&state, id).await?.transfers.replacement_fee(id).await?;
     let fee = wire::Replacement { usual_fee: fee.usual, max_fee: fee.max };
     Ok(HttpResponse::Ok().json(fee))
 }
@@ -305,30 +302,23 @@ pub(crate) async fn replace_by(
     body: ReplaceTransfer,
 ) -> Result<HttpResponse, ApiError> {
     let ReplaceTransfer { id: replacement, password_hash, max_fee } = body;
-    let transfer = match state.transfers.check_replacement(id, replacement, max_fee).await? {
+    let chain = chain_of(state, id).await?;
+    let transfer = match chain.transfers.check_replacement(id, replacement, max_fee).await? {
         Checked::Done(transfer) => *transfer,
         Checked::Ready(ready) => {
             let is_payment = ready.transfer().cancel_requested_at.is_none();
             if is_payment {
-                state.brakes.check(ready.transfer()).await?;
+                chain.brakes.check(ready.transfer()).await?;
             }
-            let brakes = Arc::clone(&state.brakes);
             let (sender, details) = (ready.transfer().from.account, payment(ready.transfer()));
             let purpose = Purpose { action: Action::Replace(id), details };
-            sign(
-                state,
-                sender,
-                password_hash,
-                purpose,
-                caller,
-                move |transfers, wallet| async move {
-                    if is_payment {
-                        brakes.admit(&ready.transfer().to)?;
-                    }
-                    Ok(transfers.sign_replacement(ready, wallet, clock::now()).await?)
-                },
-            )
-            .await?
+            let sign = move |wallet| async move {
+                if is_payment {
+                    chain.brakes.admit(&ready.transfer().to)?;
+                }
+                Ok(chain.transfers.sign_replacement(ready, wallet, clock::now()).await?)
+            };
+            open_and(state, sender, password_hash, purpose, caller, sign).await?
         }
     };
     Ok(HttpResponse::Ok().json(show(transfer)))
@@ -344,23 +334,28 @@ fn payment(transfer: &Transfer) -> Details {
         .with("value", transfer.value.0)
 }
 
+/// The chain of a transfer, as [`Chains::of_transfer`](crate::chains::Chains::of_transfer).
+async fn chain_of(state: &State, id: TransferId) -> Result<Arc<ServedChain>, ApiError> {
+    let transfer = state.database.transfer(id).await?.ok_or_else(ApiError::no_transfer)?;
+    Ok(Arc::clone(state.chains.of_transfer(transfer.chain_id)))
+}
+
 /// Opens the sender's wallet and signs with it. Once begun, it completes without the client.
-async fn sign<F>(
+async fn open_and<F>(
     state: &State,
     sender: Option<AccountId>,
     password: PasswordHash,
     purpose: Purpose,
     caller: Caller,
-    sign: impl FnOnce(Arc<Transfers>, OpenWallet) -> F + Send + 'static,
+    sign: impl FnOnce(OpenWallet) -> F + Send + 'static,
 ) -> Result<Transfer, ApiError>
 where
     F: Future<Output = Result<Transfer, ApiError>> + Send,
 {
     state.check_clock()?;
     let sender = sender.ok_or_else(ApiError::no_transfer)?.into();
-    let (custody, transfers) = (Arc::clone(&state.custody), Arc::clone(&state.transfers));
+    let custody = Arc::clone(&state.custody);
     detached(async move {
-        let sign = |wallet| sign(transfers, wallet);
         custody.with_wallet(sender, password, purpose, &caller, clock::now(), sign).await
     })
     .await
@@ -383,7 +378,7 @@ pub(crate) async fn read(
     state: Data<State>,
     Segment(id): Segment<TransferId>,
 ) -> Result<HttpResponse, ApiError> {
-    let transfer = state.transfers.transfer(id).await?;
+    let transfer = state.database.transfer(id).await?;
     Ok(HttpResponse::Ok().json(show(transfer.ok_or_else(ApiError::no_transfer)?)))
 }
 

@@ -127,7 +127,8 @@ impl Worker for CheckChain {
     async fn round(&mut self) -> Result<Next, StoreError> {
         let chain = self.transfers.chain();
         let head = chain.first(Endpoint::head).await;
-        self.readiness.record(Dependency::Chain, head.is_ok());
+        let dependency = Dependency::Chain { chain_id: chain.chain_id() };
+        self.readiness.record(dependency, head.is_ok());
         self.newest = head.ok().map(|head| head.made_at).max(self.newest);
         let (label, now) = (chain.chain_id().to_string(), clock::now());
         if let Some(newest) = self.newest {

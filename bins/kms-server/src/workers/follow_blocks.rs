@@ -10,19 +10,29 @@ use uuid::Uuid;
 
 use crate::clock;
 
-const LEASE_NAME: &str = "follow_blocks";
-
 /// After this long without a round, another server takes over.
 const LEASE: Duration = Duration::from_secs(10);
 
 /// After so many failed rounds in a row the lease is released.
 const ATTEMPTS: u32 = 3;
 
+/// Why a round failed.
+#[derive(Debug, thiserror::Error)]
+#[error("chain {chain_id}")]
+pub(crate) struct RoundFailed {
+    chain_id: u64,
+    #[source]
+    error: FollowError,
+}
+
 /// Reads blocks in their order; many per round when it is behind. One server of several does it, by
 /// a lease.
 pub(crate) struct FollowBlocks {
     follower: Arc<Follower>,
     database: Database,
+    chain_id: u64,
+    /// The name of the lease, which is that of one chain.
+    lease: String,
     /// This server, as the holder of the lease.
     holder: String,
     poll: Duration,
@@ -31,23 +41,19 @@ pub(crate) struct FollowBlocks {
 }
 
 impl FollowBlocks {
-    /// Reads with this follower.
-    pub(crate) fn new(follower: Arc<Follower>, database: &Database, poll: Duration) -> Self {
-        let (database, holder) = (database.clone(), Uuid::new_v4().to_string());
-        Self { follower, database, holder, poll, failures: 0 }
-    }
-}
-
-impl Worker for FollowBlocks {
-    const NAME: &'static str = LEASE_NAME;
-    type Error = FollowError;
-
-    fn interval(&self) -> Duration {
-        self.poll
+    /// Reads a chain with this follower.
+    pub(crate) fn new(
+        follower: Arc<Follower>,
+        database: &Database,
+        chain_id: u64,
+        poll: Duration,
+    ) -> Self {
+        let (lease, holder) = (lease_name(chain_id), Uuid::new_v4().to_string());
+        Self { follower, database: database.clone(), chain_id, lease, holder, poll, failures: 0 }
     }
 
-    async fn round(&mut self) -> Result<Next, FollowError> {
-        if !self.database.acquire_lease(LEASE_NAME, &self.holder, LEASE).await? {
+    async fn follow(&mut self) -> Result<Next, FollowError> {
+        if !self.database.acquire_lease(&self.lease, &self.holder, LEASE).await? {
             return Ok(Next::AfterInterval);
         }
         match self.follower.round(clock::now()).await {
@@ -59,16 +65,34 @@ impl Worker for FollowBlocks {
                 self.failures = self.failures.saturating_add(1);
                 if self.failures >= ATTEMPTS {
                     // Another server may have an endpoint that works.
-                    self.database.release_lease(LEASE_NAME, &self.holder).await?;
+                    self.database.release_lease(&self.lease, &self.holder).await?;
                 }
                 Err(error)
             }
         }
     }
+}
+
+fn lease_name(chain_id: u64) -> String {
+    format!("{}/{chain_id}", FollowBlocks::NAME)
+}
+
+impl Worker for FollowBlocks {
+    const NAME: &'static str = "follow_blocks";
+    type Error = RoundFailed;
+
+    fn interval(&self) -> Duration {
+        self.poll
+    }
+
+    async fn round(&mut self) -> Result<Next, RoundFailed> {
+        let chain_id = self.chain_id;
+        self.follow().await.map_err(|error| RoundFailed { chain_id, error })
+    }
 
     /// Releases the lease, so that another server takes over at once.
     async fn stopped(&mut self) {
-        let _ = self.database.release_lease(LEASE_NAME, &self.holder).await;
+        let _ = self.database.release_lease(&self.lease, &self.holder).await;
     }
 }
 
@@ -93,15 +117,17 @@ mod tests {
             tokens: Tokens::default(),
         };
         let follower = Follower::new(Arc::new(database.clone()), chain, config);
-        let mut worker = FollowBlocks::new(Arc::new(follower), &database, Duration::from_secs(1));
-        let other = || database.acquire_lease(LEASE_NAME, "other", LEASE);
+        let mut worker =
+            FollowBlocks::new(Arc::new(follower), &database, 1, Duration::from_secs(1));
+        let lease = lease_name(1);
+        let other = || database.acquire_lease(&lease, "other", LEASE);
         for round in 1..=ATTEMPTS {
             worker.round().await.unwrap_err();
             assert_eq!(other().await.unwrap(), round == ATTEMPTS);
         }
         // Until that one ends. A server without the lease asks its endpoint nothing.
         assert_eq!(worker.round().await.unwrap(), Next::AfterInterval);
-        database.release_lease(LEASE_NAME, "other").await.unwrap();
+        database.release_lease(&lease, "other").await.unwrap();
         worker.round().await.unwrap_err();
     }
 }

@@ -7,7 +7,7 @@ use kms_core::ports::StoreError;
 use kms_process::{Next, Worker};
 use kms_store::{Database, KeyDatabase};
 
-use crate::brakes::Brakes;
+use crate::chains::ServedChain;
 
 /// How long a pause may take until every server obeys it.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -15,7 +15,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Reads whether the operator has paused payments. If a database does not answer, what was read
 /// last holds: payments do not depend on the key database.
 pub(crate) struct ReadBrakes {
-    pub(crate) brakes: Arc<Brakes>,
+    pub(crate) chains: Vec<Arc<ServedChain>>,
     pub(crate) database: Database,
     pub(crate) key_database: Arc<dyn KeyDatabase>,
 }
@@ -29,7 +29,9 @@ impl Worker for ReadBrakes {
     }
 
     async fn round(&mut self) -> Result<Next, StoreError> {
-        self.brakes.read(&self.database, &*self.key_database).await?;
+        for chain in &self.chains {
+            chain.brakes.read(&self.database, &*self.key_database).await?;
+        }
         Ok(Next::AfterInterval)
     }
 }

@@ -210,7 +210,7 @@ async fn tokens_have_scopes_and_can_be_revoked(test: TestServer) {
     let port = test.server.address().port();
     let reader = test.env.issue_token(&test.database, Scope::Read).await.unwrap();
     let reader = test.env.client(port, &reader).unwrap();
-    assert!(reader.network().await.is_ok());
+    assert!(reader.networks().await.is_ok());
     // It reads neither contacts nor payments.
     let mut dora = create(4, "dora", "dora");
     dora.mobile = Some("+4915112345678".parse().unwrap());
@@ -223,21 +223,21 @@ async fn tokens_have_scopes_and_can_be_revoked(test: TestServer) {
     let refused = reader.create_account(&create(1, "ann", "a")).await.unwrap_err();
     assert_eq!(refused.code(), Some(ErrorCode::Forbidden));
     for bad in [format!("kms_{}", "0".repeat(64)), "nonsense".to_owned(), String::new()] {
-        let refused = test.env.client(port, &bad).unwrap().network().await.unwrap_err();
+        let refused = test.env.client(port, &bad).unwrap().networks().await.unwrap_err();
         assert_eq!(refused.code(), Some(ErrorCode::Unauthorized));
     }
-    let none = test.raw().get(test.url("/v1/network")).send().await.unwrap();
+    let none = test.raw().get(test.url("/v1/networks")).send().await.unwrap();
     assert_eq!(none.status(), 401);
     assert_eq!(none.headers()["www-authenticate"], "Bearer");
     // A revoked token ends within five seconds.
     let name = test.database.api_tokens().await.unwrap()[0].name.clone();
     let now = Timestamp(i64::MAX / 2);
-    assert!(test.client.network().await.is_ok());
+    assert!(test.client.networks().await.is_ok());
     assert!(test.database.revoke_api_token(&name, now).await.unwrap());
     let revoked = std::time::Instant::now();
     loop {
         let asked_after = revoked.elapsed();
-        if test.client.network().await.is_err() {
+        if test.client.networks().await.is_err() {
             break;
         }
         assert!(asked_after.as_secs() < 5, "the revoked token still works");

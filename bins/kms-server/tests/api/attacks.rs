@@ -403,12 +403,12 @@ async fn a_flood_of_forged_tokens_causes_a_few_queries() {
     for _ in 0..20 {
         let forged = (0..50).map(|_| {
             let token = kms_core::PlainToken::generate();
-            http.get(test.url("/v1/network")).bearer_auth(token.expose()).send()
+            http.get(test.url("/v1/networks")).bearer_auth(token.expose()).send()
         });
         let answers = futures::future::join_all(forged).await;
         refused +=
             answers.into_iter().filter(|answer| answer.as_ref().unwrap().status() == 401).count();
-        test.client.network().await.unwrap();
+        test.client.networks().await.unwrap();
     }
     assert_eq!(refused, 1_000);
     let elapsed = started.elapsed();

@@ -268,7 +268,7 @@ async fn records_state_what_was_done() {
 
         let amount = LimitAmount::try_from("2".to_owned()).unwrap();
         test.client
-            .set_limit(telegram(1), &SetLimit { asset: Asset::Native, amount })
+            .set_limit(telegram(1), &SetLimit { asset: Asset::Native, chain_id: None, amount })
             .await
             .unwrap();
         let limit = details(&test, "change_limit", "outcome").await;

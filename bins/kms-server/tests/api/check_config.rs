@@ -47,8 +47,8 @@ fn check_config_names_what_a_server_would_fail_on() {
         ("tls", &[("TLS__CERTIFICATE", &certificate), ("TLS__KEY", &key)], "replace the files"),
         ("mail", &mail, "mail.url"),
         ("server_keys", &[("SERVER_KEYS__PEPPER", &pepper)], "server keys that the data"),
-        ("chain.rpc_urls 1", &[("CHAIN__CHAIN_ID", "5")], "not chain 5"),
-        ("chain.rpc_urls 2", &[("CHAIN__RPC_URLS", &two)], "chain.rpc_urls"),
+        ("chains.test.rpc_urls 1", &[("CHAINS__TEST__CHAIN_ID", "5")], "not chain 5"),
+        ("chains.test.rpc_urls 2", &[("CHAINS__TEST__RPC_URLS", &two)], "chains.test.rpc_urls"),
         ("kms_key.open", &[("KMS_KEY__PASSPHRASE", "another one")], "passphrase"),
         ("database", &[("DATABASE__URL", dead)], "can be reached"),
         ("key_database", &[("KEY_DATABASE__URL", "mongodb://127.0.0.1:1/")], "key_database.url"),
@@ -76,9 +76,9 @@ fn the_whole_configuration_can_be_one_variable() {
         let key = key.to_lowercase().replace("__", ".");
         let is_bare = value.parse::<i64>().is_ok() || value.parse::<bool>().is_ok();
         // A number of blocks, or the word `finalized`.
-        let is_bare = is_bare && key != "chain.finality";
+        let is_bare = is_bare && key != "chains.test.finality";
         let value = match &*key {
-            "chain.rpc_urls" => format!("[\"{value}\"]"),
+            "chains.test.rpc_urls" => format!("[\"{value}\"]"),
             _ if is_bare => value.clone(),
             _ => format!("\"\"\"{value}\"\"\""),
         };
@@ -95,7 +95,7 @@ fn the_whole_configuration_can_be_one_variable() {
     assert_eq!(code, Some(0), "{report}");
     assert!(report.contains("name: \"Test\""), "{report}");
     // A variable of its own wins.
-    let name = [("KMS_SERVER__CHAIN__NAME", "Other")];
+    let name = [("KMS_SERVER__CHAINS__TEST__NAME", "Other")];
     assert!(run(&toml, &name, "check-config").1.contains("name: \"Other\""));
     let (code, report) = run(&format!("{toml}hunter2\n"), &[], "check-config");
     assert_eq!(code, Some(1), "{report}");

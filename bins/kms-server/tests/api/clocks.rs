@@ -90,7 +90,7 @@ async fn failed_not_ready(test: &TestServer, id: kms_types::RecoveryId) -> bool 
 
 async fn set_limit(client: &Client, amount: &str) -> Option<ErrorCode> {
     let amount = LimitAmount::try_from(amount.to_owned()).unwrap();
-    let body = SetLimit { asset: Asset::Native, amount };
+    let body = SetLimit { asset: Asset::Native, chain_id: None, amount };
     client.set_limit(telegram(1), &body).await.err().map(|error| error.code().unwrap())
 }
 
@@ -114,7 +114,7 @@ async fn one_of_two_servers_is_wrong(ahead: &str) {
         ("RECOVERY__WAIT_WITHOUT_EMAIL", "6s"),
         ("RECOVERY__UNFREEZE_WAIT", "6s"),
         ("LIMITS__SPEND_A_DAY__ETH", "1"),
-        ("CHAIN__QUOTE_LIFETIME", "48h"),
+        ("CHAINS__TEST__QUOTE_LIFETIME", "48h"),
     ] {
         env.variables.push((format!("KMS_SERVER__{name}"), value.to_owned()));
     }

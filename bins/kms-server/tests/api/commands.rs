@@ -37,7 +37,7 @@ fn an_operator_migrates_checks_the_configuration_and_issues_tokens() {
         }
         let text = succeeds(&env, "check-config");
         let ok = checks(&text);
-        for section in ["kms_key", "key_database", "chain.rpc_urls 1", "database"] {
+        for section in ["kms_key", "key_database", "chains.test.rpc_urls 1", "database"] {
             assert!(ok.contains(&(section, true)), "{text}");
         }
         for secret in [&env.server_keys[0].1[2..], &env.certificate_key, "passphrase: \""] {
@@ -99,8 +99,8 @@ async fn a_revoked_token_ends_on_every_server_within_five_seconds() {
     let servers = [(); 2].map(|()| ServerProcess::start(&env, None, "info"));
     for server in &servers {
         // Each server has cached the token now.
-        server.client(&env, &token).network().await.unwrap();
-        let ended = server.client(&env, &short).network().await.unwrap_err();
+        server.client(&env, &token).networks().await.unwrap();
+        let ended = server.client(&env, &short).networks().await.unwrap_err();
         assert_eq!(ended.code(), Some(kms_types::ErrorCode::Unauthorized), "the token has expired");
     }
     // The use is recorded after the answer.
@@ -115,7 +115,7 @@ async fn a_revoked_token_ends_on_every_server_within_five_seconds() {
     }
     // A token that expires soon is an alarm; the other one, and the one that has expired, are none.
     let soon = new("soon", " --days 20");
-    servers[0].client(&env, &soon).network().await.unwrap();
+    servers[0].client(&env, &soon).networks().await.unwrap();
     let (log, deadline) = (&servers[0].log, Instant::now() + Duration::from_secs(30));
     while !log.lock().unwrap().contains("token_expires_soon") {
         assert!(Instant::now() < deadline, "no alarm");
@@ -131,7 +131,7 @@ async fn a_revoked_token_ends_on_every_server_within_five_seconds() {
     for server in &servers {
         loop {
             let asked_after = revoked.elapsed();
-            if server.client(&env, &token).network().await.is_err() {
+            if server.client(&env, &token).networks().await.is_err() {
                 break;
             }
             assert!(asked_after.as_secs() < 5, "the revoked token still works");
@@ -175,9 +175,9 @@ fn a_configuration_error_names_the_setting_and_no_secret() {
         ("KMS_SERVER__KMS_KEY__PATH", "/nowhere", "/nowhere"),
         ("KMS_SERVER__DATABASE__URL", "mysql://kms:hunter2@db/kms", "postgres:// or sqlite:"),
         ("KMS_SERVER__KEY_DATABASE__URL", "redis://x", "mongodb://"),
-        ("KMS_SERVER__CHAIN__RPC_URLS", "ftp://x", "chain.rpc_urls"),
-        ("KMS_SERVER__CHAIN__REPLACE_AFTER", "0", "chain.replace_after"),
-        ("KMS_SERVER__CHAIN__MAX_FEE_SHARE", "101", "chain.max_fee_share"),
+        ("KMS_SERVER__CHAINS__TEST__RPC_URLS", "ftp://x", "chains.test.rpc_urls"),
+        ("KMS_SERVER__CHAINS__TEST__REPLACE_AFTER", "0", "chains.test.replace_after"),
+        ("KMS_SERVER__CHAINS__TEST__MAX_FEE_SHARE", "101", "chains.test.max_fee_share"),
         ("KMS_SERVER__TLS__KEY", "hunter2", "tls"),
     ] {
         succeeds(&env, "migrate");

@@ -166,7 +166,7 @@ async fn a_crash_at_the_broadcast_neither_loses_nor_repeats_a_transfer() {
             // A second confirmation, as of an impatient user, sends nothing new.
             let again = test.client.confirm(quoted.id, &confirm(&quoted, "a")).await.unwrap();
             assert_eq!(again.tx_hash, mined.tx_hash);
-            let bob = test.client.balance(telegram(2)).await.unwrap();
+            let bob = test.balance(telegram(2)).await;
             assert_eq!(bob.wei, Wei(U256::from(COIN)), "{failpoint}");
             let count = json!([ann.address.to_string(), "latest"]);
             let count = test.env.anvil.rpc("eth_getTransactionCount", count).unwrap();
@@ -200,7 +200,7 @@ async fn a_crash_at_a_replacement_neither_loses_nor_repeats_a_transfer() {
             test.env.anvil.rpc("anvil_mine", json!(["0x1"])).unwrap();
             let mined = test.until(quoted.id, TransferState::Mined).await;
             assert_eq!(mined.tx_hash, replaced.tx_hash, "{failpoint}");
-            let bob = test.client.balance(telegram(2)).await.unwrap();
+            let bob = test.balance(telegram(2)).await;
             assert_eq!(bob.wei, Wei(U256::from(COIN)), "{failpoint}");
             let count = json!([ann.address.to_string(), "latest"]);
             let count = test.env.anvil.rpc("eth_getTransactionCount", count).unwrap();

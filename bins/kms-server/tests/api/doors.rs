@@ -167,7 +167,7 @@ async fn a_page_only_account_refuses_every_token(world: World) {
     let transfer = quoted.id.to_string();
     // In memory from here on, so that a scope is checked before a body.
     for (_, token) in &callers[..4] {
-        let network = http.get(world.test.url("/v1/network")).header("Authorization", token);
+        let network = http.get(world.test.url("/v1/networks")).header("Authorization", token);
         assert!(network.send().await.unwrap().status().is_success());
     }
     let operations = operations(&document);
@@ -267,6 +267,7 @@ async fn a_thief_of_the_chat_bot_gets_nothing(world: World) {
     // A higher limit.
     let set = |amount| SetLimit {
         asset: kms_types::Asset::Native,
+        chain_id: None,
         amount: serde_json::from_value(json!(amount)).unwrap(),
     };
     thief.set_limit(telegram(1), &set("1")).await.unwrap();

@@ -233,7 +233,7 @@ async fn owners(stores: Stores) -> TestServer {
     }
     for (id, amount) in [(1, "5"), (1, "6"), (2, "7")] {
         let amount = LimitAmount::try_from(amount.to_owned()).unwrap();
-        let body = SetLimit { asset: Asset::Native, amount };
+        let body = SetLimit { asset: Asset::Native, chain_id: None, amount };
         test.client.set_limit(telegram(id), &body).await.unwrap();
     }
     for (quoted, words) in two_quotes(&test).await.iter().zip(["ann's", "bob's"]) {
@@ -364,8 +364,8 @@ async fn tokens_and_pauses(stores: Stores) {
         let port = test.server.address().port();
         let [chat, read] = [0, 1].map(|at: usize| test.env.client(port, &tokens[at]).unwrap());
         vec![
-            ("chat", end(chat.network().await, |_| String::new())),
-            ("read", end(read.network().await, |_| String::new())),
+            ("chat", end(chat.networks().await, |_| String::new())),
+            ("read", end(read.networks().await, |_| String::new())),
             ("more than read", end(read.freeze(telegram(1)).await, |_| String::new())),
         ]
     };

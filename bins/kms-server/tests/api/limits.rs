@@ -32,7 +32,7 @@ fn problem<T: std::fmt::Debug>(refused: Result<T, ClientError>) -> Problem {
 
 async fn set(test: &TestServer, amount: &str) -> kms_types::wire::SpendingLimit {
     let amount = LimitAmount::try_from(amount.to_owned()).unwrap();
-    let body = SetLimit { asset: Asset::Native, amount };
+    let body = SetLimit { asset: Asset::Native, chain_id: None, amount };
     test.client.set_limit(telegram(1), &body).await.unwrap().limits.remove(0)
 }
 

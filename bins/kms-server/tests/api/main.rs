@@ -14,6 +14,7 @@ mod aws;
 mod aws_roles;
 mod bad_input;
 mod brakes;
+mod chains;
 mod check_config;
 mod checkpoints_s3;
 mod clocks;

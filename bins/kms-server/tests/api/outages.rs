@@ -133,7 +133,7 @@ async fn an_endpoint_of_another_chain_is_not_used() {
     // It does not keep the server from starting: what needs no chain works.
     let mut test = TestServer::start(env).await;
     test.ann_and_bob().await;
-    let error = test.client.balance(telegram(1)).await.unwrap_err();
+    let error = test.client.balances(telegram(1)).await.unwrap_err();
     assert_eq!(error.code(), Some(ErrorCode::ChainUnavailable));
     // An endpoint that is down, one of another chain, and two right ones, which agree on prices.
     let right = test.env.anvil.url();

@@ -161,7 +161,10 @@ async fn a_wallet_is_made_and_paid_from_on_the_page(world: World) {
 
     let home = world.open(1, "").await;
     assert_eq!(home.account().await.unwrap().id, ann.id);
-    assert!(home.balance().await.unwrap().wei < kms_types::Wei(kms_types::U256::from(9 * COIN)));
+    assert!(
+        home.balances().await.unwrap().chains[0].balance.as_ref().unwrap().wei
+            < kms_types::Wei(kms_types::U256::from(9 * COIN))
+    );
     assert_eq!(home.history().await.unwrap().entries.len(), 1);
     assert!(home.limits().await.unwrap().limits.len() == 1);
     let uses = home.uses().await.unwrap().uses;
@@ -284,6 +287,7 @@ async fn the_password_and_a_recovery_are_changed_on_the_page(world: World) {
 fn limit(amount: &str) -> SetLimit {
     SetLimit {
         asset: kms_types::Asset::Native,
+        chain_id: None,
         amount: serde_json::from_value(json!(amount)).unwrap(),
     }
 }
@@ -293,9 +297,9 @@ async fn a_higher_limit_needs_the_password_and_a_day(world: World) {
     world.test.ann_and_bob().await;
     let page = world.open(1, "l").await;
     let set = async |amount: &str, words: &str| {
-        let SetLimit { asset, amount } = limit(amount);
+        let SetLimit { asset, chain_id, amount } = limit(amount);
         let password_hash = hash(words);
-        page.set_limit(&SetLimitByPassword { asset, amount, password_hash }).await
+        page.set_limit(&SetLimitByPassword { asset, chain_id, amount, password_hash }).await
     };
     let account = async || page.account().await.unwrap();
     assert_eq!(code(set("5", "guess").await), Some(ErrorCode::WrongPassword));
@@ -380,7 +384,7 @@ async fn each_door_has_its_own_paths_and_the_public_one_its_headers() {
     let status = async |url: String| http.get(url).send().await.unwrap().status().as_u16();
     let links =
         [format!("/recoveries/{NOTHING}/cancel/00"), format!("/accounts/{NOTHING}/freeze/1/00")];
-    for path in ["/v1/network", "/v1/accounts/telegram:1", "/openapi.json", "/docs/", "/healthz"] {
+    for path in ["/v1/networks", "/v1/accounts/telegram:1", "/openapi.json", "/docs/", "/healthz"] {
         assert_eq!(status(test.page_url(path)).await, 404, "{path}");
     }
     for path in ["/app/v1/account", "/app/v1/openapi.json", links[0].as_str(), links[1].as_str()] {

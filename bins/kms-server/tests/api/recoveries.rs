@@ -128,7 +128,7 @@ async fn a_raised_limit_is_notified_by_e_mail() {
     ann_with_email(&test, &mailbox).await;
     for amount in ["1", "2"] {
         let amount = LimitAmount::try_from(amount.to_owned()).unwrap();
-        let body = SetLimit { asset: Asset::Native, amount };
+        let body = SetLimit { asset: Asset::Native, chain_id: None, amount };
         test.client.set_limit(telegram(1), &body).await.unwrap();
     }
     let mail = mails(&mailbox, 3).await.pop().unwrap();

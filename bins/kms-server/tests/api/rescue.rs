@@ -152,7 +152,7 @@ async fn every_wallet_comes_back_after_the_row_key_was_lost() {
             ChangePassword { old_password_hash: hash("right"), new_password_hash: hash("newer") };
         test.client.change_password(telegram(2), &change).await.unwrap();
         let amount = LimitAmount::try_from("5".to_owned()).unwrap();
-        let limit = SetLimit { asset: Asset::Native, amount };
+        let limit = SetLimit { asset: Asset::Native, chain_id: None, amount };
         test.client.set_limit(telegram(1), &limit).await.unwrap();
         let open = RequestRecovery { id: RecoveryId::random() };
         test.client.request_recovery(telegram(3), &open).await.unwrap();

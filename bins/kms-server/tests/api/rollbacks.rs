@@ -406,7 +406,7 @@ async fn a_revoked_token_that_is_put_back_is_refused(stores: Stores) {
     let stolen = env.issue_token(&database, Scope::Bot).await.unwrap();
     let test = TestServer::start(env).await;
     let client = test.env.client(test.server.address().port(), &stolen).unwrap();
-    client.network().await.unwrap();
+    client.networks().await.unwrap();
     keep(&test, "api_tokens");
     let name = "select name from api_tokens where scopes = 'bot' order by created_at limit 1";
     let name = test.env.sql(name).unwrap();
@@ -414,7 +414,7 @@ async fn a_revoked_token_that_is_put_back_is_refused(stores: Stores) {
     put_back(&test, "api_tokens", "id");
     // What was read before is kept for five seconds.
     tokio::time::sleep(Duration::from_secs(6)).await;
-    assert_eq!(failed(client.network().await), INTERNAL);
+    assert_eq!(failed(client.networks().await), INTERNAL);
     let alarm = "select count(*) from audit where action = 'authenticate' and phase = 'alarm'";
     assert_eq!(test.env.sql(alarm).unwrap(), "1");
 }
@@ -426,7 +426,7 @@ async fn a_spending_limit_that_is_put_back_is_refused(stores: Stores) {
     test.env.fund(&ann, 10 * COIN).unwrap();
     let limit = async |amount: &str| {
         let amount = LimitAmount::try_from(amount.to_owned()).unwrap();
-        let body = SetLimit { asset: Asset::Native, amount };
+        let body = SetLimit { asset: Asset::Native, chain_id: None, amount };
         test.client.set_limit(telegram(1), &body).await.unwrap();
     };
     limit("5").await;

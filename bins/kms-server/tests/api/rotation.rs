@@ -58,7 +58,7 @@ async fn a_new_certificate_is_used_without_a_restart_once_it_is_a_pair() {
     let token = env.issue_token(&database, Scope::Bot).await.unwrap();
     let server = ServerProcess::start(&env, None, "info");
     let old = server.client(&env, &token);
-    old.network().await.unwrap();
+    old.networks().await.unwrap();
 
     let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let pinned = Trust::Pinned(signed.cert.pem());
@@ -70,13 +70,13 @@ async fn a_new_certificate_is_used_without_a_restart_once_it_is_a_pair() {
         server.log.lock().unwrap().contains("\"worker\":\"reload_certificate\"")
     })
     .await;
-    server.client(&env, &token).network().await.unwrap();
-    new().network().await.unwrap_err();
+    server.client(&env, &token).networks().await.unwrap();
+    new().networks().await.unwrap_err();
     replace(&key, &signed.signing_key.serialize_pem());
-    until("the new certificate is not used", async || new().network().await.is_ok()).await;
-    server.client(&env, &token).network().await.unwrap_err();
+    until("the new certificate is not used", async || new().networks().await.is_ok()).await;
+    server.client(&env, &token).networks().await.unwrap_err();
     // The connection from before is still open.
-    old.network().await.unwrap();
+    old.networks().await.unwrap();
     let metrics = server.ops("/metrics").await.text().await.unwrap();
     assert!(metrics.contains("kms_certificate_expires_timestamp_seconds 6"), "{metrics}");
     server.terminate();

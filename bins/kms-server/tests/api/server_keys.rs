@@ -133,7 +133,7 @@ impl World {
         let ann = client.account(telegram(1)).await.unwrap().unwrap();
         env.fund(&ann, 10 * COIN).unwrap();
         let amount = LimitAmount::try_from("5".to_owned()).unwrap();
-        let limit = SetLimit { asset: Asset::Native, amount };
+        let limit = SetLimit { asset: Asset::Native, chain_id: None, amount };
         client.set_limit(telegram(1), &limit).await.unwrap();
         env.anvil.rpc("evm_setAutomine", json!([false])).unwrap();
         let quoted = client.quote(&quote(1, "@name2", "1")).await.unwrap();

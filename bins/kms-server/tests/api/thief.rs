@@ -147,6 +147,7 @@ impl Thief<'_> {
     async fn raises_a_limit(&self) -> bool {
         let to = |amount| SetLimit {
             asset: kms_types::Asset::Native,
+            chain_id: None,
             amount: serde_json::from_value(json!(amount)).unwrap(),
         };
         self.client.set_limit(telegram(1), &to("1")).await.unwrap();
@@ -155,9 +156,11 @@ impl Thief<'_> {
         }
         match self.tapped(1, "l").await {
             Some(page) => {
-                let SetLimit { asset, amount } = to("2");
+                let SetLimit { asset, chain_id, amount } = to("2");
                 let password_hash = self.password();
-                page.set_limit(&SetLimitByPassword { asset, amount, password_hash }).await.is_ok()
+                page.set_limit(&SetLimitByPassword { asset, chain_id, amount, password_hash })
+                    .await
+                    .is_ok()
             }
             None => false,
         }

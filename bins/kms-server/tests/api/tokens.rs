@@ -49,8 +49,8 @@ fn units(units: u64) -> Units {
 
 async fn a_token_is_sent_by_username(stores: Stores) {
     let Market { test, token, .. } = Market::open(stores).await;
-    let network = test.client.network().await.unwrap();
-    assert_eq!(network.tokens, std::slice::from_ref(&token));
+    let networks = test.client.networks().await.unwrap().networks;
+    assert_eq!(networks[0].tokens, std::slice::from_ref(&token));
     let quoted = test.client.quote(&in_usdc("2.5")).await.unwrap();
     assert_eq!((quoted.value, quoted.token.as_ref()), (units(2_500_000), Some(&token)));
     assert_eq!(test.client.quote(&in_usdc("2.5")).await.unwrap().value, quoted.value);
@@ -61,7 +61,7 @@ async fn a_token_is_sent_by_username(stores: Stores) {
     assert_eq!(refused.code(), Some(ErrorCode::QuoteMismatch));
     test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
     test.until(quoted.id, TransferState::Mined).await;
-    let balance = test.client.balance(telegram(2)).await.unwrap();
+    let balance = test.balance(telegram(2)).await;
     assert_eq!(balance.wei, Wei::default());
     let usdc = balance.tokens.first().unwrap();
     assert_eq!((&usdc.token, usdc.units, usdc.pending), (&token, Some(units(2_500_000)), units(0)));
@@ -183,7 +183,7 @@ async fn a_token_that_differs_from_its_contract_is_disabled_alone() {
     }
     test.client.quote(&in_usdc("1")).await.unwrap();
     // No amount is shown that is wrong by powers of ten.
-    let balance = test.client.balance(telegram(1)).await.unwrap();
+    let balance = test.balance(telegram(1)).await;
     let shown: Vec<_> = balance.tokens.into_iter().map(|it| it.units).collect();
     assert_eq!(shown, [Some(units(10_000_000)), None, None]);
     let chain = test.env.anvil.chain_id();

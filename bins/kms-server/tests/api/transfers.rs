@@ -46,11 +46,11 @@ async fn coins_are_sent_by_username(test: TestServer) {
     assert!(sent.tx_hash.is_some());
     let mined = test.until(quoted.id, TransferState::Mined).await;
     assert!(mined.fee.unwrap() <= mined.max_fee);
-    assert_eq!(test.client.balance(telegram(2)).await.unwrap().wei, wei(COIN / 2));
+    assert_eq!(test.balance(telegram(2)).await.wei, wei(COIN / 2));
     test.env.anvil.rpc("anvil_mine", json!(["0x3"])).unwrap();
     let done = test.until(quoted.id, TransferState::Final).await;
     assert_eq!(done.client_ref.as_deref(), Some("chat 1, message 2"));
-    let balance = test.client.balance(telegram(1)).await.unwrap();
+    let balance = test.balance(telegram(1)).await;
     let spent = Wei(done.value.0 + done.fee.unwrap().0);
     assert_eq!(balance.wei, wei(10 * COIN).checked_sub(spent).unwrap());
     // Both see it in their history, and both are notified.
@@ -91,8 +91,8 @@ async fn the_amount_all_sends_the_whole_balance(test: TestServer) {
     assert!(quoted.warnings.contains(&Warning::MostOfBalance));
     test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
     test.until(quoted.id, TransferState::Mined).await;
-    assert_eq!(test.client.balance(telegram(1)).await.unwrap().wei, Wei::default());
-    assert_eq!(test.client.balance(telegram(2)).await.unwrap().wei, Wei(quoted.value.0));
+    assert_eq!(test.balance(telegram(1)).await.wei, Wei::default());
+    assert_eq!(test.balance(telegram(2)).await.wei, Wei(quoted.value.0));
 }
 
 async fn transfers_that_would_fail_are_refused(test: TestServer) {
@@ -128,7 +128,7 @@ async fn transfers_that_would_fail_are_refused(test: TestServer) {
     second.id = first.id;
     let reused = test.client.quote(&second).await.unwrap_err();
     assert_eq!(reused.code(), Some(ErrorCode::IdReused));
-    assert_eq!(test.client.balance(bob.id.into()).await.unwrap().wei, wei(0));
+    assert_eq!(test.balance(bob.id.into()).await.wei, wei(0));
 }
 
 async fn fifty_confirmations_make_one_transfer(test: TestServer) {
@@ -144,7 +144,7 @@ async fn fifty_confirmations_make_one_transfer(test: TestServer) {
     hashes.dedup();
     assert_eq!(hashes.len(), 1);
     test.until(quoted.id, TransferState::Mined).await;
-    assert_eq!(test.client.balance(telegram(2)).await.unwrap().wei, wei(COIN));
+    assert_eq!(test.balance(telegram(2)).await.wei, wei(COIN));
 }
 
 async fn concurrent_transfers_do_not_overspend(test: TestServer) {
@@ -174,7 +174,7 @@ async fn concurrent_transfers_do_not_overspend(test: TestServer) {
         .unwrap();
     assert_eq!(count, json!(format!("{:#x}", sent.len())));
     let got = 85 * COIN / 100 * u128::try_from(sent.len()).unwrap();
-    assert_eq!(test.client.balance(telegram(2)).await.unwrap().wei, wei(got));
+    assert_eq!(test.balance(telegram(2)).await.wei, wei(got));
 }
 
 async fn sixteen_transfers_of_a_wallet_are_in_flight(test: TestServer) {
@@ -298,7 +298,7 @@ async fn a_reorganisation_is_followed(test: TestServer) {
     test.env.anvil.rpc("anvil_mine", json!(["0x1"])).unwrap();
     let second = test.until(quoted.id, TransferState::Mined).await;
     assert_eq!(second.tx_hash, first.tx_hash);
-    assert_eq!(test.client.balance(telegram(2)).await.unwrap().wei, wei(COIN));
+    assert_eq!(test.balance(telegram(2)).await.wei, wei(COIN));
 }
 
 async fn the_history_is_paged_in_both_directions(test: TestServer) {
@@ -352,7 +352,7 @@ async fn a_stuck_transfer_is_replaced_without_a_password(test: TestServer) {
     assert!(mined.fee.unwrap() <= quoted.max_fee);
     let count = rpc("eth_getTransactionCount", json!([ann.address.to_string(), "latest"]));
     assert_eq!(count, json!("0x1"));
-    assert_eq!(test.client.balance(telegram(2)).await.unwrap().wei, wei(COIN));
+    assert_eq!(test.balance(telegram(2)).await.wei, wei(COIN));
 }
 
 #[actix_web::test]

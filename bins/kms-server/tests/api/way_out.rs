@@ -60,7 +60,7 @@ async fn a_payment_that_waits_is_sped_up(test: TestServer) {
     test.env.anvil.rpc("anvil_mine", json!(["0x1"])).unwrap();
     let mined = test.until(waits.id, TransferState::Mined).await;
     assert_eq!(mined.tx_hash, replaced.tx_hash);
-    assert_eq!(test.client.balance(telegram(2)).await.unwrap().wei.0, waits.value.0);
+    assert_eq!(test.balance(telegram(2)).await.wei.0, waits.value.0);
     assert_eq!(
         refused(body(ReplacementId::random(), "x", fee.max_fee)).await,
         ErrorCode::WrongState
@@ -80,7 +80,7 @@ async fn a_payment_that_waits_is_cancelled(test: TestServer) {
     rpc("anvil_mine", json!(["0x8"]));
     let end = test.until(waits.id, TransferState::Cancelled).await;
     assert!(end.fee.is_some());
-    assert_eq!(test.client.balance(telegram(2)).await.unwrap().wei.0, kms_types::U256::ZERO);
+    assert_eq!(test.balance(telegram(2)).await.wei.0, kms_types::U256::ZERO);
     // Once more changes nothing.
     assert_eq!(test.client.cancel(waits.id).await.unwrap().state, TransferState::Cancelled);
 }

@@ -128,7 +128,7 @@ impl Scenario {
             ("LIMITS__ACCOUNT_READS", "100000/minute".to_owned()),
             // Many servers share one PostgreSQL.
             ("DATABASE__POOL", "4".to_owned()),
-            ("CHAIN__TOKENS", tokens),
+            ("CHAINS__TEST__TOKENS", tokens),
         ];
         let variables = variables.map(|(name, value)| (format!("KMS_SERVER__{name}"), value));
         env.variables.extend(variables);

@@ -131,7 +131,12 @@ impl Chain {
             _ => {}
         }
         let event = "prices_unconfirmed";
-        tracing::error!(event, ?reported, "no two endpoints agree on a price");
+        tracing::error!(
+            event,
+            chain_id = self.chain_id,
+            ?reported,
+            "no two endpoints agree on a price"
+        );
         Err(ChainError::UnconfirmedPrices)
     }
 
@@ -176,9 +181,9 @@ impl Chain {
         let is_twice = |it: &Header| others.iter().filter(|other| *other == it).count() > 1;
         let is_outvoted = others.iter().any(is_twice);
         if is_outvoted && !by.is_contradicted.swap(true, Ordering::Relaxed) {
-            let endpoint = by.number;
             let event = "chain_endpoint_contradicted";
-            tracing::error!(event, endpoint, block = number, "two endpoints have another block");
+            let (chain_id, endpoint, block) = (self.chain_id, by.number, number);
+            tracing::error!(event, chain_id, endpoint, block, "two endpoints have another block");
         }
         is_outvoted
     }

@@ -252,7 +252,8 @@ impl Endpoint {
         *self.health() = None;
         if self.failed_at().replace(Instant::now()).is_none() {
             let event = "chain_endpoint_failed";
-            tracing::error!(event, endpoint = self.number, %error, "chain endpoint failed");
+            let (chain_id, endpoint) = (self.chain_id, self.number);
+            tracing::error!(event, chain_id, endpoint, %error, "chain endpoint failed");
         }
         error
     }

@@ -161,7 +161,10 @@ impl Transfers {
         }
         match self.store.insert_quote(transfer.clone()).await? {
             Inserted::New => Ok(transfer),
-            Inserted::Existing(known) => repeated(*known, sender, asked, client_ref.as_deref()),
+            Inserted::Existing(known) => {
+                let by = (self.chain.chain_id(), sender);
+                repeated(*known, by, asked, client_ref.as_deref())
+            }
         }
     }
 
@@ -179,7 +182,8 @@ impl Transfers {
         client_ref: Option<&str>,
     ) -> Result<Option<Transfer>, QuoteError> {
         let known = self.store.transfer(id).await?;
-        known.map(|known| repeated(known, sender, asked, client_ref)).transpose()
+        let by = (self.chain.chain_id(), sender);
+        known.map(|known| repeated(known, by, asked, client_ref)).transpose()
     }
 
     fn check_recipient(&self, sender: AccountId, request: &QuoteRequest) -> Result<(), QuoteError> {
@@ -392,11 +396,12 @@ struct Priced {
 /// Returns the known transfer if the request is the same.
 fn repeated(
     known: Transfer,
-    sender: AccountId,
+    (chain_id, sender): (u64, AccountId),
     asked: &Asked,
     client_ref: Option<&str>,
 ) -> Result<Transfer, QuoteError> {
-    let same = known.from.account == Some(sender)
+    let same = known.chain_id == chain_id
+        && known.from.account == Some(sender)
         && known.asked == *asked
         && known.client_ref.as_deref() == client_ref;
     if same { Ok(known) } else { Err(QuoteError::IdReused) }

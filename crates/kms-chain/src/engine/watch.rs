@@ -80,6 +80,7 @@ impl Transfers {
                 tracing::warn!(
                     %error,
                     event = "no_chain_endpoint",
+                    chain_id = self.chain.chain_id(),
                     "transfer round skipped, no endpoint available"
                 );
                 self.no_endpoint_since().get_or_insert(now);

@@ -2,7 +2,7 @@
 
 use kms_types::AccountRef;
 use kms_types::wire::{
-    Account, Balance, ChangePassword, CreateAccount, ExportKey, ExportedKey, Passwords,
+    Account, Balances, ChangePassword, CreateAccount, ExportKey, ExportedKey, Passwords,
     SeenUsernames, Unfreeze,
 };
 use reqwest::Method;
@@ -121,13 +121,13 @@ impl Client {
         self.send(Method::POST, &["accounts", &account.to_string(), "export"], body).await
     }
 
-    /// Returns the wallet's balance of the native coin and of every configured token.
+    /// Returns the wallet's balance of the native coin and of every configured token, by chain.
     ///
     /// `GET /v1/accounts/{account}/balance`.
     ///
     /// # Errors
     /// [`ClientError`]: the server refused, or its response did not arrive.
-    pub async fn balance(&self, account: AccountRef) -> Result<Balance, ClientError> {
+    pub async fn balances(&self, account: AccountRef) -> Result<Balances, ClientError> {
         self.get(&["accounts", &account.to_string(), "balance"], &[]).await
     }
 }

@@ -1,7 +1,7 @@
 //! Usernames and the network.
 
 use kms_types::Username;
-use kms_types::wire::{NameRecord, Network};
+use kms_types::wire::{NameRecord, Networks};
 
 use super::{Client, found};
 use crate::error::ClientError;
@@ -17,13 +17,13 @@ impl Client {
         found(self.get(&["names", name.as_str()], &[]).await)
     }
 
-    /// Returns the chain and its tokens.
+    /// Returns the chains and their tokens.
     ///
-    /// `GET /v1/network`.
+    /// `GET /v1/networks`.
     ///
     /// # Errors
     /// [`ClientError`]: the server refused, or its response did not arrive.
-    pub async fn network(&self) -> Result<Network, ClientError> {
-        self.get(&["network"], &[]).await
+    pub async fn networks(&self) -> Result<Networks, ClientError> {
+        self.get(&["networks"], &[]).await
     }
 }

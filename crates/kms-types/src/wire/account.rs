@@ -157,12 +157,38 @@ pub struct SeenUsernames {
     pub seen_at: Timestamp,
 }
 
-/// `GET /v1/accounts/{account}/balance`: the wallet's balance.
+/// `GET /v1/accounts/{account}/balance`: the wallet's balances, by chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Balances {
+    /// The wallet's address, which is the same on all chains.
+    pub address: EthAddress,
+    /// The chains, in the order of `GET /v1/networks`.
+    pub chains: Vec<ChainBalance>,
+}
+
+impl Balances {
+    /// Returns the balance on a chain, if an endpoint of it answered.
+    #[must_use]
+    pub fn on(&self, chain_id: u64) -> Option<&Balance> {
+        self.chains.iter().find(|it| it.chain_id == chain_id)?.balance.as_ref()
+    }
+}
+
+/// The wallet's balance on one chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ChainBalance {
+    /// The chain (EIP-155).
+    pub chain_id: u64,
+    /// The balance; `null` while no endpoint of the chain is available.
+    pub balance: Option<Balance>,
+}
+
+/// The balance of a wallet on a chain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Balance {
-    /// The wallet's address.
-    pub address: EthAddress,
     /// The native coin, in wei, at `block`.
     pub wei: Wei,
     /// The most that signed transfers that are not mined may still spend of it, in wei.
@@ -209,10 +235,20 @@ pub struct NameRecord {
     pub payable_from: Option<Timestamp>,
 }
 
-/// `GET /v1/network`: the chain and its tokens.
+/// `GET /v1/networks`: the chains and their tokens.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Networks {
+    /// The chains, at least one.
+    pub networks: Vec<Network>,
+}
+
+/// A chain and its tokens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Network {
+    /// Its short name, as users type it.
+    pub short_name: String,
     /// Its name for people.
     pub name: String,
     /// Its id (EIP-155).

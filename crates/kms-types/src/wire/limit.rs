@@ -8,7 +8,7 @@ use crate::{Amount, AmountError, Asset, PasswordHash, Timestamp, Token, Units};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SpendingLimits {
-    /// The native coin first, then every token.
+    /// Of each chain, in the order of `GET /v1/networks`: the native coin first, then every token.
     pub limits: Vec<SpendingLimit>,
 }
 
@@ -16,6 +16,8 @@ pub struct SpendingLimits {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SpendingLimit {
+    /// The chain (EIP-155).
+    pub chain_id: u64,
     /// The token; absent for the native coin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<Token>,
@@ -51,6 +53,9 @@ pub struct SetLimit {
     /// The asset; the native coin if absent.
     #[serde(default, skip_serializing_if = "Asset::is_native")]
     pub asset: Asset,
+    /// The chain (EIP-155); the primary one if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain_id: Option<u64>,
     /// Coins in 24 hours, or `none`.
     pub amount: LimitAmount,
 }
@@ -63,6 +68,9 @@ pub struct SetLimitByPassword {
     /// The asset; the native coin if absent.
     #[serde(default, skip_serializing_if = "Asset::is_native")]
     pub asset: Asset,
+    /// The chain (EIP-155); the primary one if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain_id: Option<u64>,
     /// Coins in 24 hours, or `none`.
     pub amount: LimitAmount,
     /// The password, as the page stretched it.

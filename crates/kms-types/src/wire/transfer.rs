@@ -25,6 +25,9 @@ pub struct QuoteTransfer {
     /// The asset: `native`, or a token's symbol. The native coin if absent.
     #[serde(default, skip_serializing_if = "Asset::is_native")]
     pub asset: Asset,
+    /// The chain (EIP-155); the primary one if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain_id: Option<u64>,
     /// A note of the client's own, returned with the transfer: at most 200 characters, without
     /// control characters.
     #[cfg_attr(

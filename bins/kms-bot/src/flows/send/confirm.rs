@@ -129,7 +129,7 @@ impl Step for ConfirmPassword {
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
         let Self { transfer, terms, quote, message } = self;
         let unchanged = html!("send-nothing-sent");
-        let shown = Shown { transfer: transfer.id, message: *message, text: quote, unchanged };
+        let shown = Shown { transfer, message: *message, text: quote, unchanged };
         let Terms { chain_id, to_address, token, value, max_fee } = terms.clone();
         let confirm = async |password_hash| {
             let body =

@@ -47,6 +47,7 @@ pub(super) async fn quote_in(
             Err(refusal) => return Ok((refusal, Keyboard::none())),
         };
         let body = QuoteTransfer {
+            chain_id: Some(context.network.get().await?.chain_id),
             id: TransferId::random(),
             from: user.id.into(),
             to,

@@ -355,6 +355,7 @@ mod tests {
     #[test]
     fn a_pending_payment_says_what_it_waits_for() {
         let network = Network {
+            short_name: "test".to_owned(),
             name: "Test".to_owned(),
             chain_id: 1,
             symbol: "ETH".to_owned(),

@@ -17,7 +17,7 @@ use crate::texts::{Html, html};
 
 /// The message that asks for the password.
 pub(super) struct Shown<'a> {
-    pub(super) transfer: TransferId,
+    pub(super) transfer: &'a Transfer,
     pub(super) message: MessageId,
     /// What is signed.
     pub(super) text: &'a Html,
@@ -50,7 +50,7 @@ pub(super) async fn sign(
 ) -> HandlerResult {
     let (user, Shown { transfer, message, text, unchanged }) = (answer.user.id, shown);
     let sending = html!("send-sending", quote = text);
-    context.works_in(user, message, SendButton::Check(transfer).to_string());
+    context.works_in(user, message, SendButton::Check(transfer.id).to_string());
     // The password is deleted from the chat: it is used whatever happens to the screen.
     if let Err(error) = context.telegram.edit(user, message, &sending, Keyboard::none()).await {
         tracing::warn!(%error, event = "screen_not_updated", "payment screen not updated");
@@ -67,7 +67,8 @@ pub(super) async fn sign(
     if refusal != Refusal::WrongPassword {
         context.end_step(user);
     }
-    let reason = problem(&error, context.network.cached().as_ref());
+    let network = context.network.of_chain(transfer.chain_id).await.ok();
+    let reason = problem(&error, network.as_ref());
     let refused = match refusal {
         Refusal::WrongPassword => html!("send-wrong-password", quote = text),
         Refusal::OutcomeUnknown => html!("send-unknown-outcome", quote = text),

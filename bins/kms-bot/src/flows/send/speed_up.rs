@@ -103,7 +103,7 @@ impl Step for ReplacePassword {
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
         let Self { transfer, replacement, max_fee, offer, message } = self;
         let unchanged = html!("send-waits-as-before");
-        let shown = Shown { transfer: transfer.id, message: *message, text: offer, unchanged };
+        let shown = Shown { transfer, message: *message, text: offer, unchanged };
         let replace = async |password_hash| {
             let (id, max_fee) = (*replacement, *max_fee);
             let body = ReplaceTransfer { id, password_hash, max_fee };

@@ -1,0 +1,165 @@
+//! The chains that this server is configured for.
+//!
+//! Nothing of one depends on another: each has endpoints, a transfer engine, brakes and workers of
+//! its own. A chain that is removed from the configuration keeps its rows: its transfers are shown,
+//! and proceed when it is configured again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use kms_chain::spending::SpendingRules;
+use kms_chain::{Chain, Tokens, TransferConfig, Transfers};
+use kms_core::Sealer;
+use kms_store::{ConnectError, Database, KeyDatabase};
+use kms_types::EthAddress;
+use kms_types::wire::{Network, Networks};
+use tokio::time::timeout;
+
+use crate::brakes::{Brakes, PolicyClient};
+use crate::config::{self, ChainSettings};
+use crate::error::ApiError;
+use crate::start_error::StartError;
+
+/// How long a start waits for the first check of all chains. Workers repeat it.
+const FIRST_CHECK: Duration = Duration::from_secs(3);
+
+/// A chain that this server is configured for.
+pub(crate) struct ServedChain {
+    pub(crate) transfers: Arc<Transfers>,
+    /// What stops the payments of all accounts on it.
+    pub(crate) brakes: Brakes,
+    pub(crate) network: Network,
+}
+
+impl ServedChain {
+    async fn open(
+        (short_name, settings): (&String, &ChainSettings),
+        rules: &PaymentRules,
+        (database, key_database): (&Database, &dyn KeyDatabase),
+        sealer: &Sealer,
+    ) -> Result<Arc<Self>, StartError> {
+        let (chain, tokens) = (settings.open()?, Tokens::from(settings.tokens.clone()));
+        if timeout(FIRST_CHECK, check(&chain, &tokens, settings)).await.is_err() {
+            report_no_endpoint(settings.chain_id, "no answer in time");
+        }
+        let PaymentRules { spending, external, policy } = rules;
+        let brakes = Brakes::new(settings.chain_id, external.clone(), policy.clone());
+        // Before the first request is served.
+        brakes.read(database, key_database).await.map_err(ConnectError::from)?;
+        let (store, config) = (Arc::new(database.clone()), transfer_config(settings));
+        let (sealer, spending) = (sealer.clone(), spending.clone());
+        let transfers = Transfers::new(store, chain, sealer, config, tokens, spending);
+        let network = network(short_name, settings.clone());
+        Ok(Arc::new(Self { transfers: Arc::new(transfers), brakes, network }))
+    }
+}
+
+/// What the operator allows, on all chains.
+pub(crate) struct PaymentRules {
+    pub(crate) spending: SpendingRules,
+    /// The only addresses without an account that can be paid; `None` allows all.
+    pub(crate) external: Option<Vec<EthAddress>>,
+    pub(crate) policy: Option<Arc<PolicyClient>>,
+}
+
+/// The chains that this server is configured for.
+pub(crate) struct Chains {
+    /// The chain of a request that names none.
+    primary: Arc<ServedChain>,
+    /// The others, in the order of their short names.
+    others: Vec<Arc<ServedChain>>,
+    /// The operator's limits, of all chains.
+    pub(crate) spending: SpendingRules,
+}
+
+impl Chains {
+    /// Opens all of them at once. One that does not answer, or serves another chain, is no error.
+    pub(crate) async fn open(
+        settings: &config::Chains,
+        primary: &str,
+        rules: PaymentRules,
+        stores: (&Database, &dyn KeyDatabase),
+        sealer: &Sealer,
+    ) -> Result<Self, StartError> {
+        let opened = settings.iter().map(|it| ServedChain::open(it, &rules, stores, sealer));
+        let mut others = join_all(opened).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let position = others.iter().position(|chain| chain.network.short_name == primary);
+        let primary = others.remove(position.ok_or_else(config::no_primary_chain)?);
+        Ok(Self { primary, others, spending: rules.spending })
+    }
+
+    /// All of them, the primary one first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<ServedChain>> {
+        std::iter::once(&self.primary).chain(&self.others)
+    }
+
+    /// The chain with this id, if it is configured.
+    pub(crate) fn get(&self, chain_id: u64) -> Option<&Arc<ServedChain>> {
+        self.iter().find(|chain| chain.network.chain_id == chain_id)
+    }
+
+    /// The chain of a transfer. If it is not configured, another one, whose engine answers what the
+    /// database can, and refuses what needs the chain.
+    pub(crate) fn of_transfer(&self, chain_id: u64) -> &Arc<ServedChain> {
+        self.get(chain_id).unwrap_or(&self.primary)
+    }
+
+    /// The chain that a request names: the primary one if it names none.
+    pub(crate) fn named(&self, chain_id: Option<u64>) -> Result<&Arc<ServedChain>, ApiError> {
+        let found = match chain_id {
+            Some(chain_id) => self.get(chain_id),
+            None => Some(&self.primary),
+        };
+        let detail = "expected the id of one of the chains that GET /v1/networks lists";
+        found.ok_or_else(|| ApiError::field("chain_id", detail))
+    }
+
+    /// Checks that payments are paused on no chain, before a key leaves the server: it pays on all
+    /// of them.
+    pub(crate) fn admit_export(&self) -> Result<(), ApiError> {
+        self.iter().try_for_each(|chain| chain.brakes.admit_use())
+    }
+
+    /// All chains and their tokens, the primary one first.
+    pub(crate) fn networks(&self) -> Networks {
+        let networks = self.iter().map(|chain| chain.network.clone()).collect();
+        Networks { networks }
+    }
+}
+
+/// Checks the endpoints of a chain, and compares its tokens with their contracts.
+async fn check(chain: &Chain, tokens: &Tokens, settings: &ChainSettings) {
+    let chain_id = settings.chain_id;
+    // Each request checks its endpoint again.
+    if let Err(error) = chain.check().await {
+        report_no_endpoint(chain_id, &error.to_string());
+        return;
+    }
+    // No reason not to start: a node that was restarted has no finalized block for a while.
+    if let Err(error) = chain.check_finality(settings.finality).await {
+        tracing::error!(event = "no_finalized_block", chain_id, %error, "nothing becomes final");
+    }
+    // A token that differs from its contract is disabled before the first block is read.
+    tokens.check(chain).await;
+}
+
+fn report_no_endpoint(chain_id: u64, error: &str) {
+    let event = "no_chain_endpoint";
+    tracing::error!(event, chain_id, error, "no endpoint serves the chain");
+}
+
+fn transfer_config(chain: &ChainSettings) -> TransferConfig {
+    TransferConfig {
+        quote_lifetime: chain.quote_lifetime,
+        replace_after: chain.replace_after,
+        check_after: chain.check_after,
+        prices: chain.prices(),
+    }
+}
+
+fn network(short_name: &str, chain: ChainSettings) -> Network {
+    let ChainSettings { name, chain_id, symbol, explorer, tokens, .. } = chain;
+    let short_name = short_name.to_owned();
+    Network { short_name, name, chain_id, symbol: symbol.into(), explorer, tokens }
+}
