@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use kms_client::{Client, ClientError};
 use kms_types::wire::{Network, Networks, Passwords};
+use kms_types::{Token, Units};
 
 use crate::cached::Cached;
+use crate::format;
+use crate::texts::{Html, html};
 
 /// Both are fetched again when they are older than this: the operator may add tokens.
 const LIFETIME: Duration = Duration::from_secs(5 * 60);
@@ -43,11 +46,29 @@ impl NetworkCache {
     /// Returns the network with this chain id, so that an amount is never shown with the symbol of
     /// another chain.
     pub(crate) async fn of_chain(&self, chain_id: u64) -> Result<Network, ClientError> {
-        if let Some(network) = self.networks.known().and_then(|known| find(known, chain_id)) {
+        let known = self.networks.younger_than(LIFETIME, self.kms.networks()).await?;
+        if let Some(network) = find(known, chain_id) {
             return Ok(network);
         }
         let networks = self.networks.fetch(self.kms.networks()).await?;
         Ok(find(networks, chain_id).unwrap_or_else(|| unnamed(chain_id)))
+    }
+
+    /// Formats an amount among those of other chains: with the name of its chain, unless that is
+    /// the one that the chat sends on. Two chains may have assets with the same symbol.
+    pub(crate) async fn amount(
+        &self,
+        units: Units,
+        token: Option<&Token>,
+        chain_id: u64,
+    ) -> Result<Html, ClientError> {
+        let network = self.of_chain(chain_id).await?;
+        let amount = format::amount(units, token, &network);
+        let is_primary = self.cached().is_some_and(|primary| primary.chain_id == chain_id);
+        Ok(match is_primary {
+            true => html!("amount", amount = amount),
+            false => html!("amount-on", amount = amount, network = &network.name),
+        })
     }
 
     /// Returns the network that the chat sends on, without asking the server.

@@ -12,7 +12,7 @@ use crate::context::{Context, HandlerError, HandlerResult};
 use crate::flows::send::terms::ClientRef;
 use crate::flows::send::{screen, speed_up};
 use crate::flows::{FLOWS, balance_button, freeze, history_button, recovery, start};
-use crate::format::{amount, time};
+use crate::format::time;
 use crate::journal::Chat;
 use crate::journal::missed::MissedPart;
 use crate::journal::reports::{Mark, PaymentMessage, Report};
@@ -130,15 +130,18 @@ async fn digest(
     let count = Count(received.iter().map(Received::count).sum());
     let mut parts = vec![html!("notice-received-many", count = count)];
     for received in received {
-        let network = context.network.of_chain(received.chain_id).await?;
-        let shown = |units| amount(units, received.token.as_ref(), &network);
-        let total = html!("notice-received-total", amount = shown(received.total));
-        let largest = received.sender.as_ref().map(|sender| {
-            html!("notice-received-largest", amount = shown(received.largest), sender = sender)
-        });
+        let Received { chain_id, token, total, largest, sender, .. } = received;
+        let total = context.network.amount(*total, token.as_ref(), *chain_id).await?;
+        let largest = context.network.amount(*largest, token.as_ref(), *chain_id).await?;
+        let largest = match sender {
+            Some(sender) => {
+                html!("notice-received-largest", amount = largest, sender = sender)
+            }
+            None => Html::default(),
+        };
         parts.push(Html::lines([
-            total,
-            largest.unwrap_or_default(),
+            html!("notice-received-total", amount = total),
+            largest,
             hash(received.tx_hash.as_deref()),
         ]));
     }
@@ -337,9 +340,8 @@ async fn update_incoming(
     user: TelegramId,
     transfer: &Transfer,
 ) -> HandlerResult {
-    let network = context.network.of_chain(transfer.chain_id).await?;
-    let units = transfer.arrived.unwrap_or(transfer.value);
-    let received = amount(units, transfer.token.as_ref(), &network);
+    let (units, token) = (transfer.arrived.unwrap_or(transfer.value), transfer.token.as_ref());
+    let received = context.network.amount(units, token, transfer.chain_id).await?;
     let sender = screen::party(&transfer.from);
     let (message, is_edit) = match transfer.state {
         TransferState::Mined => {
@@ -456,8 +458,8 @@ async fn received_notice(
     context: &Context,
     received: &Received,
 ) -> Result<(Html, Keyboard), HandlerError> {
-    let network = context.network.of_chain(received.chain_id).await?;
-    let shown = amount(received.total, received.token.as_ref(), &network);
+    let Received { chain_id, token, total, .. } = received;
+    let shown = context.network.amount(*total, token.as_ref(), *chain_id).await?;
     let message = match &received.sender {
         Some(sender) => html!("notice-received", amount = shown, sender = sender),
         None if received.count == 1 => html!("notice-received-unnamed", amount = shown),

@@ -43,7 +43,7 @@ pub struct StageOptions {
     pub quote_seconds: u64,
     /// The address of a block explorer, to which transactions are linked.
     pub explorer: Option<String>,
-    /// The id and the endpoint of a second chain, whose coin is POL.
+    /// The id and the endpoint of a second chain, whose coin has the symbol of the first one's.
     pub second_chain: Option<(u64, Secret)>,
     /// What one account may spend in 24 hours, by symbol.
     pub spend_a_day: BTreeMap<String, Amount>,
@@ -412,7 +412,6 @@ fn configure(
             chain_id,
             rpc_urls: vec![url.try_into()?],
             name: "Second".to_owned(),
-            symbol: "POL".parse()?,
             tokens: Vec::new(),
             notice_from: BTreeMap::new(),
             // Tests set balances on it, which no payment explains.

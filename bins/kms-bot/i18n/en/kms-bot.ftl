@@ -80,6 +80,8 @@ page-wanted = Please press the button, which opens the page of your wallet.
 page-password-deleted = 🔐 I deleted your message in case it showed your password, and did not use it. Type your password only on your wallet's page, never in a chat.
 page-missing = Your password is not used in this chat, and this service has not told me where your wallet's page is. Please ask its operator.
 
+amount = { $amount }
+amount-on = { $amount } on { $network }
 list-next = { $start }, { $next }
 list-last = { $start } and { $last }
 

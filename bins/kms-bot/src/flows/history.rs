@@ -2,10 +2,11 @@
 
 use async_trait::async_trait;
 use futures::FutureExt;
+use kms_client::ClientError;
+use kms_types::Timestamp;
 use kms_types::wire::{
     Account, Direction, ExternalDeposit, HistoryEntry, Network, Transfer, TransferState,
 };
-use kms_types::{Timestamp, Units};
 use teloxide_core::types::MessageId;
 
 use super::send::screen::{explorer_link, party, status};
@@ -16,7 +17,7 @@ use crate::context::{Context, HandlerError, HandlerResult};
 use crate::flow::{
     Action, Arguments, ArgumentsError, Button, Flow, ParseCallbackError, PressResult,
 };
-use crate::format::{amount, time};
+use crate::format::time;
 use crate::texts::{Count, Html, Text, html, text};
 
 const WORD: &str = "history";
@@ -129,14 +130,8 @@ async fn message(
     let mut parts = vec![html!("history-title")];
     for entry in entries {
         parts.push(match entry {
-            HistoryEntry::Transfer { transfer } => {
-                let network = context.network.of_chain(transfer.chain_id).await?;
-                transferred(account, transfer, &network)
-            }
-            HistoryEntry::Deposit { at, deposit } => {
-                let network = context.network.of_chain(deposit.chain_id).await?;
-                deposited(*at, deposit, &network)
-            }
+            HistoryEntry::Transfer { transfer } => transferred(context, account, transfer).await?,
+            HistoryEntry::Deposit { at, deposit } => deposited(context, *at, deposit).await?,
             // From a newer server, and unknown here.
             HistoryEntry::Unknown => Html::default(),
         });
@@ -144,27 +139,40 @@ async fn message(
     Ok(Html::paragraphs(parts))
 }
 
-fn transferred(account: &Account, transfer: &Transfer, network: &Network) -> Html {
-    let value = |units: Units| amount(units, transfer.token.as_ref(), network);
-    let what = match transfer.direction(account.id) {
-        Direction::Out => {
-            html!("history-sent", amount = value(transfer.value), recipient = party(&transfer.to))
-        }
-        Direction::In => html!(
-            "history-received",
-            amount = value(transfer.arrived.unwrap_or(transfer.value)),
-            sender = party(&transfer.from)
-        ),
+async fn transferred(
+    context: &Context,
+    account: &Account,
+    transfer: &Transfer,
+) -> Result<Html, ClientError> {
+    let (direction, token) = (transfer.direction(account.id), transfer.token.as_ref());
+    let units = match direction {
+        Direction::Out => transfer.value,
+        Direction::In => transfer.arrived.unwrap_or(transfer.value),
     };
-    let status = match (transfer.direction(account.id), transfer.state) {
+    let amount = context.network.amount(units, token, transfer.chain_id).await?;
+    let what = match direction {
+        Direction::Out => {
+            html!("history-sent", amount = amount, recipient = party(&transfer.to))
+        }
+        Direction::In => {
+            html!("history-received", amount = amount, sender = party(&transfer.from))
+        }
+    };
+    let status = match (direction, transfer.state) {
         (Direction::In, TransferState::Mined) => text!("transfer-arriving-status"),
         (Direction::In | Direction::Out, _any) => status(transfer),
     };
-    entry(&what, transfer.created_at, status, transfer.tx_hash.as_deref(), network)
+    let network = context.network.of_chain(transfer.chain_id).await?;
+    Ok(entry(&what, transfer.created_at, status, transfer.tx_hash.as_deref(), &network))
 }
 
-fn deposited(at: Timestamp, deposit: &ExternalDeposit, network: &Network) -> Html {
-    let received = amount(deposit.value, deposit.token.as_ref(), network);
+async fn deposited(
+    context: &Context,
+    at: Timestamp,
+    deposit: &ExternalDeposit,
+) -> Result<Html, ClientError> {
+    let token = deposit.token.as_ref();
+    let received = context.network.amount(deposit.value, token, deposit.chain_id).await?;
     let what = match deposit.from {
         Some(from) => {
             let sender = html!("transfer-address", address = from);
@@ -174,7 +182,9 @@ fn deposited(at: Timestamp, deposit: &ExternalDeposit, network: &Network) -> Htm
         // Without the addresses of strangers, which may look like others.
         None => html!("history-received-small", amount = received, count = Count(deposit.count)),
     };
-    entry(&what, at, text!("history-deposit-status"), deposit.tx_hash.as_deref(), network)
+    let network = context.network.of_chain(deposit.chain_id).await?;
+    let status = text!("history-deposit-status");
+    Ok(entry(&what, at, status, deposit.tx_hash.as_deref(), &network))
 }
 
 /// One entry; its status links to the transaction in the explorer.

@@ -69,12 +69,16 @@ pub(crate) async fn report(
         Report::Reopened(_) => Html::paragraphs([html!("transfer-reopened"), text]),
         Report::Payment(..) | Report::Events(..) | Report::Missed => text,
     };
-    let network = context.network.of_chain(transfer.chain_id).await?;
-    let amount = amount(transfer.value, transfer.token.as_ref(), &network);
-    let what = html!("transfer-what", amount = amount, recipient = party(&transfer.to));
-    supersede(context, user, known, what).await?;
+    supersede(context, user, known, what(context, transfer).await?).await?;
     context.report(user, report, &text, keyboard).await?;
     Ok(())
+}
+
+/// The amount and the recipient of a payment.
+pub(super) async fn what(context: &Context, transfer: &Transfer) -> Result<Html, ClientError> {
+    let Transfer { value, token, chain_id, to, .. } = transfer;
+    let amount = context.network.amount(*value, token.as_ref(), *chain_id).await?;
+    Ok(html!("transfer-what", amount = amount, recipient = party(to)))
 }
 
 /// Says in an earlier message about a payment that a newer one follows.
@@ -205,6 +209,7 @@ async fn screen(
     transfer: &Transfer,
 ) -> Result<(Html, Keyboard), ClientError> {
     let network = context.network.of_chain(transfer.chain_id).await?;
+    let what = what(context, transfer).await?;
     let explorer = explorer_keyboard(transfer, &network);
     Ok(match transfer.state {
         TransferState::Quoted => {
@@ -213,7 +218,7 @@ async fn screen(
         }
         TransferState::Expired => {
             let renew = SendButton::Renew(transfer.id).labelled();
-            (outcome(transfer, &network), Keyboard::row([renew]))
+            (outcome(transfer, &network, &what), Keyboard::row([renew]))
         }
         TransferState::Signed | TransferState::Broadcast => {
             let keyboard = match &transfer.wait {
@@ -222,13 +227,13 @@ async fn screen(
                 }
                 None => explorer,
             };
-            (outcome(transfer, &network), keyboard)
+            (outcome(transfer, &network, &what), keyboard)
         }
         TransferState::Mined
         | TransferState::Final
         | TransferState::Failed
         | TransferState::Cancelled
-        | TransferState::Unknown => (outcome(transfer, &network), explorer),
+        | TransferState::Unknown => (outcome(transfer, &network, &what), explorer),
     })
 }
 
@@ -264,13 +269,7 @@ fn explorer_keyboard(transfer: &Transfer, network: &Network) -> Keyboard {
 }
 
 /// The text of a transfer that no longer waits for its confirmation.
-fn outcome(transfer: &Transfer, network: &Network) -> Html {
-    let token = transfer.token.as_ref();
-    let what = html!(
-        "transfer-what",
-        amount = amount(transfer.value, token, network),
-        recipient = party(&transfer.to)
-    );
+fn outcome(transfer: &Transfer, network: &Network, what: &Html) -> Html {
     let hash = transfer.tx_hash.as_deref().map(|hash| html!("transfer-hash", hash = hash));
     let hash = hash.unwrap_or_default();
     let fee = transfer.fee.map(|fee| html!("transfer-fee", fee = coins(fee, network)));
@@ -282,6 +281,7 @@ fn outcome(transfer: &Transfer, network: &Network) -> Html {
         TransferState::Mined | TransferState::Final => {
             let block = transfer.block.map(|block| html!("transfer-block", number = block));
             let received = transfer.arrived.map(|units| {
+                let token = transfer.token.as_ref();
                 html!("transfer-received-less", amount = amount(units, token, network))
             });
             Html::lines([
@@ -296,7 +296,7 @@ fn outcome(transfer: &Transfer, network: &Network) -> Html {
             let by = transfer.superseded_by.as_deref();
             let by = by.map(|hash| html!("transfer-superseded-by", hash = hash));
             let proof = by.unwrap_or(hash);
-            Html::lines([failed(transfer, &what), fee, proof])
+            Html::lines([failed(transfer, what), fee, proof])
         }
         // Cancelled by a transaction: that costs a fee.
         TransferState::Cancelled if transfer.fee.is_some() => {
@@ -372,7 +372,8 @@ mod tests {
                 "cancel_requested_at": cancel, "warnings": [], "created_at": 0, "expires_at": 0,
             }))
             .unwrap();
-            assert!(outcome(&sent, &network).as_str().contains(waiting(&sent).as_str()));
+            let outcome = outcome(&sent, &network, &party(&sent.to));
+            assert!(outcome.as_str().contains(waiting(&sent).as_str()));
             (waiting(&sent), status(&sent))
         };
         let pending = || text!("transfer-pending-status");

@@ -12,7 +12,7 @@ use crate::chat::incoming::User;
 use crate::chat::keyboard::Keyboard;
 use crate::context::{Answer, Context, HandlerError, HandlerResult, Secrecy, Step};
 use crate::flow::PressResult;
-use crate::format::{amount, at_most};
+use crate::format::at_most;
 use crate::page::Place;
 use crate::problems::problem;
 use crate::texts::{Html, html, text};
@@ -44,11 +44,7 @@ pub(super) async fn ask_password(
         }
     };
     let (usual, max) = (at_most(fee.usual_fee, &network), at_most(fee.max_fee, &network));
-    let what = html!(
-        "transfer-what",
-        amount = amount(transfer.value, transfer.token.as_ref(), &network),
-        recipient = screen::party(&transfer.to)
-    );
+    let what = screen::what(context, &transfer).await?;
     let offer = match transfer.cancel_requested_at {
         None => html!("send-speed-up", what = what, usual = usual, fee = max),
         Some(_) => html!("send-speed-up-cancellation", what = what, usual = usual, fee = max),
