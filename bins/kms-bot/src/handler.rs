@@ -184,6 +184,7 @@ async fn recover(
     }
     let text = match failure {
         Failure::Error(HandlerError::Kms(error)) => {
+            context.network.correct(&error).await;
             problem(&error, context.network.cached().as_ref())
         }
         Failure::Error(HandlerError::Telegram(_)) => html!("problem-telegram"),

@@ -8,6 +8,7 @@ use kms_types::{Token, Units};
 
 use crate::cached::Cached;
 use crate::format;
+use crate::problems;
 use crate::texts::{Html, html};
 
 /// Both are fetched again when they are older than this: the operator may add tokens.
@@ -52,6 +53,15 @@ impl NetworkCache {
         }
         let networks = self.networks.fetch(self.kms.networks()).await?;
         Ok(find(networks, chain_id).unwrap_or_else(|| unnamed(chain_id)))
+    }
+
+    /// Fetches the networks again if the server refused a chain: its configuration is newer than
+    /// what is known here.
+    pub(crate) async fn correct(&self, refused: &ClientError) {
+        if problems::is_unknown_chain(refused) {
+            // If the server does not answer, they are fetched when they are too old.
+            let _ = self.networks.fetch(self.kms.networks()).await;
+        }
     }
 
     /// Formats an amount among those of other chains: with the name of its chain, unless that is

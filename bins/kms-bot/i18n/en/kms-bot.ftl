@@ -553,6 +553,7 @@ problem-payment-refused = This service does not allow this payment. Nothing was 
 problem-token-mismatch = This token cannot be sent here at the moment, because it was changed by its issuer. Your balance of it is not lost; please ask the operator of this bot.
 problem-quote-expired = This quote has expired. Nothing was sent.
 problem-name-unproved = ⚠️ This username belonged to someone else until recently. By name it can be paid a day after its new owner took it, or once they open the page of their wallet. Nothing was sent. Ask them for their address.
+problem-unknown-chain = This service no longer works with that network. Nothing was changed. To use the network that it sends on now, send your command again.
 problem-unknown-token = That token is not available here.
 problem-conflict = That was changed a moment ago. Please try again.
 problem-wrong-state = This is no longer possible.

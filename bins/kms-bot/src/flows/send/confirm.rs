@@ -188,8 +188,8 @@ pub(super) async fn cancel(
     Ok(None)
 }
 
-/// Quotes the same payment again, at the current fee. A transfer that was sent is shown, never sent
-/// once more.
+/// Quotes the same payment again, on the same chain and at the current fee. A transfer that was
+/// sent is shown, never sent once more.
 pub(super) async fn renew(
     context: &Context,
     user: &User,
@@ -222,7 +222,7 @@ pub(super) async fn renew(
         (None, None) => TypedRecipient::Named(Recipient::Address(old.to.address)),
     };
     let asset = old.token.map_or(Asset::Native, |token| Asset::Token(token.symbol));
-    quote_in(context, user, message, to, amount, asset).await?;
+    quote_in(context, user, message, to, amount, asset, old.chain_id).await?;
     Ok(None)
 }
 

@@ -17,7 +17,7 @@ use crate::page::Place;
 use crate::problems::problem;
 use crate::texts::{Html, html};
 
-/// Quotes a payment in a new message.
+/// Quotes a payment on the chain that the chat sends on, in a new message.
 pub(super) async fn quote(
     context: &Context,
     user: &User,
@@ -26,9 +26,10 @@ pub(super) async fn quote(
     asset: Asset,
 ) -> HandlerResult {
     context.end_step(user.id);
+    let chain_id = context.network.get().await?.chain_id;
     let text = html!("send-looking-up");
     let message = context.working(user.id, &text, String::new()).await?;
-    quote_in(context, user, message, to, amount, asset).await
+    quote_in(context, user, message, to, amount, asset, chain_id).await
 }
 
 /// Quotes a payment in a message that exists. The transfer refers to the message.
@@ -39,6 +40,7 @@ pub(super) async fn quote_in(
     to: TypedRecipient,
     amount: QuoteAmount,
     asset: Asset,
+    chain_id: u64,
 ) -> HandlerResult {
     let all = amount == QuoteAmount::All;
     let quoted = async {
@@ -47,7 +49,7 @@ pub(super) async fn quote_in(
             Err(refusal) => return Ok((refusal, Keyboard::none())),
         };
         let body = QuoteTransfer {
-            chain_id: Some(context.network.get().await?.chain_id),
+            chain_id: Some(chain_id),
             id: TransferId::random(),
             from: user.id.into(),
             to,
@@ -64,7 +66,11 @@ pub(super) async fn quote_in(
     };
     let (text, keyboard) = match quoted.await {
         Ok(shown) => shown,
-        Err(error) => (problem(&error, context.network.cached().as_ref()), Keyboard::none()),
+        Err(error) => {
+            context.network.correct(&error).await;
+            let network = context.network.of_chain(chain_id).await.ok();
+            (problem(&error, network.as_ref()), Keyboard::none())
+        }
     };
     Ok(context.telegram.edit(user.id, message, &text, keyboard).await?)
 }
