@@ -82,6 +82,7 @@ page-missing = Your password is not used in this chat, and this service has not 
 
 amount = { $amount }
 amount-on = { $amount } on { $network }
+network-not-sent-on = I cannot send on this network yet.
 list-next = { $start }, { $next }
 list-last = { $start } and { $last }
 

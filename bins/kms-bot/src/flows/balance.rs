@@ -67,6 +67,7 @@ async fn show(context: &Context, user: &User) -> HandlerResult {
 
 async fn balance(context: &Context, user: &User) -> Result<Html, HandlerError> {
     let balances = context.kms.balances(user.id.into()).await?;
+    let primary = context.network.get().await?.chain_id;
     let mut parts = Vec::new();
     for ChainBalance { chain_id, balance } in &balances.chains {
         let network = context.network.of_chain(*chain_id).await?;
@@ -74,6 +75,9 @@ async fn balance(context: &Context, user: &User) -> Result<Html, HandlerError> {
             Some(balance) => message(balance, &network),
             None => html!("balance-unavailable", network = &network.name),
         });
+        if *chain_id != primary {
+            parts.push(html!("network-not-sent-on"));
+        }
     }
     Ok(Html::paragraphs(parts))
 }

@@ -12,7 +12,7 @@ use crate::flow::{Action, Arguments, ArgumentsError, Flow};
 use crate::texts::{Html, Text, html, text};
 
 /// The most networks that the caption of a picture has room for, which is 1,024 characters.
-const MOST_IN_CAPTION: usize = 4;
+const MOST_IN_CAPTION: usize = 3;
 
 const WORD: &str = "receive";
 
@@ -41,7 +41,15 @@ async fn show(context: &Context, user: &User) -> HandlerResult {
     let Some(account) = context.account(user).await? else { return Ok(()) };
     let address = account.address.to_string();
     let networks = context.network.all().await?;
-    let text = Html::paragraphs(networks.iter().map(|it| message(account.address, it)));
+    let mut parts = Vec::new();
+    for (position, network) in networks.iter().enumerate() {
+        parts.push(message(account.address, network));
+        // The first is the primary one.
+        if position > 0 {
+            parts.push(html!("network-not-sent-on"));
+        }
+    }
+    let text = Html::paragraphs(parts);
     let keyboard = Keyboard::none().and_copy(text!("receive-copy-button"), &address);
     let is_caption = networks.len() <= MOST_IN_CAPTION;
     match qr::png(&address).filter(|_| is_caption) {

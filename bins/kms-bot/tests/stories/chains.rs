@@ -1,33 +1,58 @@
-//! A second chain: the chat shows what there is on both, and sends on the primary one.
+//! A second chain: the chat shows what there is on both, and sends on the primary one. Both have a
+//! coin with the same symbol.
 
+use kms_client::Page;
 use kms_sandbox::StageOptions;
 use kms_testkit::{Anvil, AnvilOptions};
-use kms_types::wire::TransferState;
+use kms_types::wire::{QuoteTransfer, TransferState};
+use kms_types::{Asset, EthAddress, TransferId};
+use serde_json::json;
 
-use crate::world::{ANNS, Plays, World, coins};
+use crate::texts;
+use crate::world::{ANNS, Plays, World, coins, id, transfer_of};
 
 const SECOND: u64 = 1_040;
 const COIN: u128 = 1_000_000_000_000_000_000;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn two_chains_are_shown_and_the_primary_one_is_sent_on() {
+/// A world with a second chain, on which Ann has seven coins.
+async fn world() -> (World, Anvil) {
     let options = AnvilOptions { chain_id: SECOND, ..AnvilOptions::default() };
-    let mut second = Anvil::start_with(options).unwrap();
+    let second = Anvil::start_with(options).unwrap();
     let second_chain = Some((SECOND, second.url().into()));
     let options = StageOptions { second_chain, ..StageOptions::default() };
-    let mut world = World::with_wallets(options).await;
+    let world = World::with_wallets(options).await;
     let ann = world.account(&world.ann).await;
     second.set_balance(&ann.address.to_string(), 7 * COIN).unwrap();
+    (world, second)
+}
+
+/// Pays an address from one of the chain's own accounts, and mines until that is final.
+fn deposit(anvil: &Anvil, to: EthAddress, wei: u128) {
+    let from = anvil.rpc("eth_accounts", json!([])).unwrap()[0].clone();
+    let payment = json!({ "from": from, "to": to.to_string(), "value": format!("{wei:#x}") });
+    anvil.rpc("eth_sendTransaction", json!([payment])).unwrap();
+    anvil.rpc("anvil_mine", json!(["0x3"])).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_chains_are_shown_and_the_primary_one_is_sent_on() {
+    let (mut world, mut second) = world().await;
     let ann = &mut world.ann;
     ann.says("/balance");
-    ann.bot_with("balance-coin", &["10 ETH", "7 POL"]).await;
+    let balance = ann.bot_with("balance-coin", &["10 ETH", "7 ETH", "Second"]).await;
     ann.says("/receive");
-    ann.bot_with("receive-address", &["Second", "POL"]).await;
+    let receive = ann.bot_with("receive-address", &["Sandbox", "Second"]).await;
+    for shown in [balance, receive] {
+        let second = shown.text.split_once("Second").unwrap().1;
+        assert!(texts::is("network-not-sent-on", second), "{}", shown.text);
+        assert!(!texts::is("network-not-sent-on", shown.text.split_once("Second").unwrap().0));
+    }
     ann.says("/limit 5");
-    ann.bot_with("limit-title", &["Second", "POL"]).await;
+    ann.bot_with("limit-title", &["Sandbox", "Second"]).await;
     ann.confirms("/send @bob 0.5").await;
     ann.says(ANNS);
-    ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
+    let screen = ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
+    assert!(!screen.text.contains("0.5 ETH on"), "{}", screen.text);
     let sent = world.transfers(&world.ann).await;
     assert_eq!((sent.len(), sent[0].chain_id), (1, world.stage.anvil.chain_id()));
     assert!(matches!(sent[0].state, TransferState::Mined | TransferState::Final));
@@ -36,5 +61,50 @@ async fn two_chains_are_shown_and_the_primary_one_is_sent_on() {
     second.kill().unwrap();
     world.bob.says("/balance");
     world.bob.bot_with("balance-unavailable", &["Second", "0.5 ETH"]).await;
+    world.stage.stop().await;
+}
+
+/// A coin of a test chain, which is worth nothing, is not taken for one of the primary chain.
+#[tokio::test(flavor = "multi_thread")]
+async fn money_of_another_chain_is_shown_with_the_name_of_its_chain() {
+    let (mut world, second) = world().await;
+    let bob = world.account(&world.bob).await;
+    deposit(&second, bob.address, 5 * COIN);
+    world.bob.bot_with("notice-received", &["5 ETH on Second"]).await;
+    world.stage.faucet(bob.address, coins("3")).await.unwrap();
+    let notice = world.bob.bot_with("notice-received", &["3 ETH"]).await;
+    assert!(!notice.text.contains("3 ETH on"), "{}", notice.text);
+
+    // A client that names the chain quotes a payment on it; the chat quotes it again there.
+    let quote = QuoteTransfer {
+        id: TransferId::random(),
+        from: id(&world.ann).into(),
+        to: "@bob".parse().unwrap(),
+        amount: "2".to_owned().try_into().unwrap(),
+        asset: Asset::Native,
+        chain_id: Some(SECOND),
+        client_ref: None,
+    };
+    let old = world.stage.client.quote(&quote).await.unwrap();
+    world.ann.says("/balance");
+    let message = world.ann.bot("balance-coin").await.id;
+    let data = format!("send:r:{}", old.id);
+    world.ann.person().forges(world.ann.person().id(), message, &data).unwrap();
+    let screen = world.ann.bot_with("send-quote", &["2 ETH", "Second"]).await;
+    let renewed = world.stage.client.transfer(transfer_of(&screen)).await.unwrap().unwrap();
+    assert_ne!(renewed.id, old.id);
+    assert_eq!(renewed.chain_id, SECOND);
+    world.ann.press("send-confirm-button");
+    world.ann.bot("send-ask-password").await;
+    world.ann.says(ANNS);
+    world.ann.bot_with("transfer-confirmed", &["2 ETH on Second"]).await;
+    world.bob.bot_with("notice-arriving", &["2 ETH on Second"]).await;
+
+    world.bob.says("/history");
+    let shown = world.bob.bot_with("history-title", &["5 ETH on Second", "2 ETH on Second"]).await;
+    assert!(texts::is("history-received", &shown.text), "{}", shown.text);
+    assert!(shown.text.contains("3 ETH") && !shown.text.contains("3 ETH on"), "{}", shown.text);
+    let page = world.stage.client.transfers(id(&world.bob).into(), Page::Newest, 10).await.unwrap();
+    assert_eq!(page.entries.len(), 3);
     world.stage.stop().await;
 }
