@@ -85,34 +85,36 @@ function sumsOn(network, balance) {
 }
 
 function activity(context, history) {
-  const { account } = context;
+  const { account, networks } = context;
   if (history.error) return el('p', { class: 'hint' }, t('home.unread'));
   const entries = history.entries.filter(({ kind }) => kind === 'transfer' || kind === 'deposit');
   if (entries.length === 0) return el('p', { class: 'hint' }, t('home.noactivity'));
   return folded(entries.map(({ kind, transfer, at, deposit }) => {
     const network = networkOf(context, (transfer ?? deposit).chain_id);
-    return kind === 'transfer' ? transferLine(transfer, account, network) : depositLine(at, deposit, network);
+    // Two chains may have assets with the same symbol.
+    const on = (networks.length > 1 || !networks.includes(network)) && [' · ', el('bdi', {}, network.name)];
+    return kind === 'transfer' ? transferLine(transfer, account, network, on) : depositLine(at, deposit, network, on);
   }));
 }
 
-function transferLine(transfer, account, network) {
+function transferLine(transfer, account, network, on) {
   const isOut = transfer.from.account === account.id;
   const other = isOut ? transfer.to : transfer.from;
   const name = other.username ? `@${other.username}` : short(other.address);
   const isDone = ['mined', 'final'].includes(transfer.state);
   return line(
     rich(isOut ? 'home.to' : 'home.from', { name }),
-    [when(transfer.created_at), !isDone && [' · ', t(`state.${transfer.state}`)]],
+    [when(transfer.created_at), on, !isDone && [' · ', t(`state.${transfer.state}`)]],
     `${isOut ? '\u2212' : '+'}${amount(transfer.value, transfer.token ?? native(network))}`,
     isOut ? 'out' : 'in',
   );
 }
 
-function depositLine(at, deposit, network) {
+function depositLine(at, deposit, network, on) {
   const who = deposit.count > 1
     ? t('home.small', { count: deposit.count })
     : rich('home.from', { name: deposit.from ? short(deposit.from) : t('home.unknown') });
-  return line(who, when(at), `+${amount(deposit.value, deposit.token ?? native(network))}`, 'in');
+  return line(who, [when(at), on], `+${amount(deposit.value, deposit.token ?? native(network))}`, 'in');
 }
 
 function line(what, detail, value, kind) {
