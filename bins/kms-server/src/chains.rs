@@ -14,7 +14,7 @@ use kms_core::Sealer;
 use kms_store::{ConnectError, Database, KeyDatabase};
 use kms_types::EthAddress;
 use kms_types::wire::{Network, Networks};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::brakes::{Brakes, PolicyClient};
 use crate::config::{self, ChainSettings};
@@ -40,8 +40,10 @@ impl ServedChain {
         sealer: &Sealer,
     ) -> Result<Arc<Self>, StartError> {
         let (chain, tokens) = (settings.open()?, Tokens::from(settings.tokens.clone()));
-        if timeout(FIRST_CHECK, check(&chain, &tokens, settings)).await.is_err() {
-            report_no_endpoint(settings.chain_id, "no answer in time");
+        let deadline = Instant::now() + FIRST_CHECK;
+        if check(&chain, settings, deadline).await {
+            // What is not compared in time is compared before the first block is read.
+            let _ = timeout_at(deadline, tokens.check(&chain)).await;
         }
         let PaymentRules { spending, external, policy } = rules;
         let brakes = Brakes::new(settings.chain_id, external.clone(), policy.clone());
@@ -128,20 +130,27 @@ impl Chains {
     }
 }
 
-/// Checks the endpoints of a chain, and compares its tokens with their contracts.
-async fn check(chain: &Chain, tokens: &Tokens, settings: &ChainSettings) {
+/// Checks the endpoints of a chain, and returns whether one may serve it.
+async fn check(chain: &Chain, settings: &ChainSettings, deadline: Instant) -> bool {
     let chain_id = settings.chain_id;
     // Each request checks its endpoint again.
-    if let Err(error) = chain.check().await {
-        report_no_endpoint(chain_id, &error.to_string());
-        return;
+    match timeout_at(deadline, chain.check()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            report_no_endpoint(chain_id, &error.to_string());
+            return false;
+        }
+        Err(_elapsed) => {
+            report_no_endpoint(chain_id, "no answer in time");
+            return false;
+        }
     }
-    // No reason not to start: a node that was restarted has no finalized block for a while.
-    if let Err(error) = chain.check_finality(settings.finality).await {
+    // No reason not to start: a node that was restarted has no finalized block for a while. One
+    // that takes long is no fault; the follower reports a chain that it cannot read.
+    if let Ok(Err(error)) = timeout_at(deadline, chain.check_finality(settings.finality)).await {
         tracing::error!(event = "no_finalized_block", chain_id, %error, "nothing becomes final");
     }
-    // A token that differs from its contract is disabled before the first block is read.
-    tokens.check(chain).await;
+    true
 }
 
 fn report_no_endpoint(chain_id: u64, error: &str) {

@@ -181,6 +181,12 @@ impl Follower {
         Self { deposits, settlements, chain, config, recent: Mutex::default() }
     }
 
+    /// The tokens whose deposits it reports.
+    #[must_use]
+    pub fn tokens(&self) -> &Tokens {
+        &self.config.tokens
+    }
+
     /// Reads the next blocks. Returns `true` if more are left, so that the next round need not
     /// wait. Starts a new chain at its newest final block.
     ///

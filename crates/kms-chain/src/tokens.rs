@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kms_types::{EthAddress, Token};
 
-use crate::chain::{Chain, CheckedToken, TokenError, TokenFault};
+use crate::chain::{Chain, CheckedToken, Endpoint, TokenError, TokenFault};
 
 /// The configured tokens of a chain. One that fails its check is disabled until it passes: a token
 /// is a third party's program, and its issuer can change it at any time. Clones share the results.
@@ -14,6 +15,7 @@ use crate::chain::{Chain, CheckedToken, TokenError, TokenFault};
 pub struct Tokens {
     configured: Arc<[Token]>,
     found: Arc<Mutex<HashMap<EthAddress, Found>>>,
+    was_checked: Arc<AtomicBool>,
 }
 
 /// What the last check of a token found.
@@ -37,8 +39,16 @@ impl Tokens {
         !self.fault(token).is_some_and(TokenFault::hides_amounts)
     }
 
+    /// Returns whether every token was compared with its contract, as far as that could be asked,
+    /// while the chain answered.
+    #[must_use]
+    pub fn were_checked(&self) -> bool {
+        self.configured.is_empty() || self.was_checked.load(Ordering::Relaxed)
+    }
+
     /// Compares every token with its contract. One whose contract cannot be asked stays as it is.
     pub async fn check(&self, chain: &Chain) {
+        let chain_id = chain.chain_id();
         for token in self.configured.iter() {
             let before = self.found().get(&token.address).cloned().unwrap_or_default();
             let found = match chain.check_token(token, before.has_logged).await {
@@ -49,14 +59,20 @@ impl Tokens {
                 Err(TokenError::Chain(error)) => {
                     let event = "token_check_failed";
                     let symbol = &token.symbol;
-                    tracing::warn!(event, %symbol, %error, "token not compared with its contract");
+                    tracing::warn!(
+                        event, chain_id, %symbol, %error,
+                        "token not compared with its contract"
+                    );
                     continue;
                 }
             };
             if found != before {
-                report((chain.chain_id(), token), &before, &found);
+                report((chain_id, token), &before, &found);
             }
             self.found().insert(token.address, found);
+        }
+        if !self.were_checked() && chain.first(Endpoint::block_number).await.is_ok() {
+            self.was_checked.store(true, Ordering::Relaxed);
         }
     }
 
@@ -67,7 +83,7 @@ impl Tokens {
 
 impl From<Vec<Token>> for Tokens {
     fn from(configured: Vec<Token>) -> Self {
-        Self { configured: configured.into(), found: Arc::default() }
+        Self { configured: configured.into(), ..Self::default() }
     }
 }
 
@@ -88,13 +104,16 @@ fn report((chain_id, token): (u64, &Token), before: &Found, found: &Found) {
             let contract = token.address;
             tracing::error!(event, chain_id, %symbol, %contract, %fault, "token disabled");
         }
-        None if before.fault.is_some() => tracing::info!(%symbol, "token enabled"),
+        None if before.fault.is_some() => tracing::info!(chain_id, %symbol, "token enabled"),
         Some(_) | None => {}
     }
     if let Some(reported) =
         found.other_symbol.as_ref().filter(|_| before.other_symbol != found.other_symbol)
     {
         let event = "token_symbol_differs";
-        tracing::warn!(event, %symbol, reported, "the contract of a token reports another symbol");
+        tracing::warn!(
+            event, chain_id, %symbol, reported,
+            "the contract of a token reports another symbol"
+        );
     }
 }

@@ -11,6 +11,9 @@ use metrics::gauge;
 /// How often each token is compared. Its decimals are compared with every quote as well.
 const INTERVAL: Duration = Duration::from_secs(60);
 
+/// The same while the chain has not answered yet: its blocks are read after the first comparison.
+const FIRST_INTERVAL: Duration = Duration::from_secs(3);
+
 /// Compares the configured tokens with their contracts.
 pub(crate) struct CheckTokens {
     pub(crate) transfers: Arc<Transfers>,
@@ -33,6 +36,6 @@ impl Worker for CheckTokens {
             let is_enabled = tokens.fault(token).is_none();
             gauge!("kms_token_enabled", &labels).set(if is_enabled { 1.0 } else { 0.0 });
         }
-        Ok(Next::AfterInterval)
+        Ok(if tokens.were_checked() { Next::AfterInterval } else { Next::After(FIRST_INTERVAL) })
     }
 }

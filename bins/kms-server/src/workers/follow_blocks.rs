@@ -53,6 +53,10 @@ impl FollowBlocks {
     }
 
     async fn follow(&mut self) -> Result<Next, FollowError> {
+        // A deposit of a token whose contract is another one would be reported with a wrong amount.
+        if !self.follower.tokens().were_checked() {
+            return Ok(Next::AfterInterval);
+        }
         if !self.database.acquire_lease(&self.lease, &self.holder, LEASE).await? {
             return Ok(Next::AfterInterval);
         }
@@ -101,24 +105,33 @@ mod tests {
     use kms_chain::follower::{Finality, FollowerConfig};
     use kms_chain::{Chain, Tokens};
     use kms_core::ServerKeys;
+    use kms_testkit::Anvil;
+    use kms_types::Token;
 
     use super::*;
 
-    #[tokio::test]
-    async fn a_server_without_an_endpoint_leaves_the_lease_to_another_one() {
+    async fn worker(tokens: Tokens) -> (FollowBlocks, Database) {
         let keys = Arc::new(ServerKeys::random());
         let database = Database::connect("sqlite::memory:", 1, keys).await.unwrap();
         database.migrate().await.unwrap();
-        let chain = Chain::new("http://127.0.0.1:1", 1).unwrap();
         let config = FollowerConfig {
             finality: Finality::Tag,
             prove_receipts: true,
             compare_balances: false,
-            tokens: Tokens::default(),
+            tokens,
         };
-        let follower = Follower::new(Arc::new(database.clone()), chain, config);
-        let mut worker =
-            FollowBlocks::new(Arc::new(follower), &database, 1, Duration::from_secs(1));
+        let follower = Follower::new(Arc::new(database.clone()), dead_chain(), config);
+        let poll = Duration::from_secs(1);
+        (FollowBlocks::new(Arc::new(follower), &database, 1, poll), database)
+    }
+
+    fn dead_chain() -> Chain {
+        Chain::new("http://127.0.0.1:1", 1).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_server_without_an_endpoint_leaves_the_lease_to_another_one() {
+        let (mut worker, database) = worker(Tokens::default()).await;
         let lease = lease_name(1);
         let other = || database.acquire_lease(&lease, "other", LEASE);
         for round in 1..=ATTEMPTS {
@@ -128,6 +141,19 @@ mod tests {
         // Until that one ends. A server without the lease asks its endpoint nothing.
         assert_eq!(worker.round().await.unwrap(), Next::AfterInterval);
         database.release_lease(&lease, "other").await.unwrap();
+        worker.round().await.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn no_block_is_read_before_the_tokens_were_compared() {
+        let symbol = "USDC".parse().unwrap();
+        let tokens = Tokens::from(vec![Token { symbol, address: [1; 20].into(), decimals: 6 }]);
+        let (mut worker, _database) = worker(tokens.clone()).await;
+        // A chain that does not answer says nothing of its tokens.
+        tokens.check(&dead_chain()).await;
+        assert_eq!(worker.round().await.unwrap(), Next::AfterInterval);
+        let anvil = Anvil::start().unwrap();
+        tokens.check(&Chain::new(&anvil.url(), anvil.chain_id()).unwrap()).await;
         worker.round().await.unwrap_err();
     }
 }
