@@ -153,20 +153,28 @@ impl NamedAsset {
 impl ChainSettings {
     /// Configures the endpoints without sending a request.
     pub(crate) fn open(&self) -> Result<Chain, ChainError> {
-        let addresses = self.rpc_urls.iter().map(|url| {
-            let header = self.rpc_headers.iter().find(|(host, _)| url.is_on(host));
-            let header = header.map(|(_, RpcHeader(header))| header.clone());
-            EndpointAddress { url: url.expose(), header }
-        });
-        Chain::over_addresses(addresses, self.chain_id, self.rpc_timeout, self.stalled_after)
+        self.over(self.addresses())
     }
 
     /// Configures each endpoint alone, to try all of them.
     pub(crate) fn open_each(&self) -> impl Iterator<Item = Result<Chain, ChainError>> {
-        let alone = |url: &RpcUrl| {
-            Chain::over([url.expose()], self.chain_id, self.rpc_timeout, self.stalled_after)
-        };
-        self.rpc_urls.iter().map(alone)
+        self.addresses().map(|address| self.over([address]))
+    }
+
+    /// The endpoints, each with the header for its host.
+    fn addresses(&self) -> impl Iterator<Item = EndpointAddress<'_>> {
+        self.rpc_urls.iter().map(|url| {
+            let header = self.rpc_headers.iter().find(|(host, _)| url.is_on(host));
+            let header = header.map(|(_, RpcHeader(header))| header.clone());
+            EndpointAddress { url: url.expose(), header }
+        })
+    }
+
+    fn over<'a>(
+        &self,
+        addresses: impl IntoIterator<Item = EndpointAddress<'a>>,
+    ) -> Result<Chain, ChainError> {
+        Chain::over_addresses(addresses, self.chain_id, self.rpc_timeout, self.stalled_after)
     }
 
     /// What the operator allows for network fees.

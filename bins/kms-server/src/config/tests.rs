@@ -1,5 +1,6 @@
 //! Settings that are accepted, and the errors of those that are not.
 
+use kms_chain::Endpoint;
 use kms_chain::spending::Allowance;
 use kms_types::{AssetId, U256, Units};
 
@@ -177,6 +178,27 @@ fn a_provider_may_want_a_header() {
     ];
     let refused = refused.map(|text| settings(EXAMPLE, &[(variable, text)]));
     insta::assert_snapshot!("invalid_headers", messages(refused.into_iter()));
+}
+
+#[tokio::test]
+async fn an_endpoint_is_tried_alone_with_its_header() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let header = r#"{ "127.0.0.1" = "Authorization: Bearer hunter2" }"#;
+    let variable = ("KMS_SERVER__CHAINS__LOCAL__RPC_HEADERS", header);
+    let text = EXAMPLE.replace("http://127.0.0.1:8545", &url);
+    let settings = settings(&text, &[variable]).unwrap();
+    let chain = settings.chains["local"].open_each().next().unwrap().unwrap();
+    let asked = tokio::task::spawn_blocking(move || {
+        use std::io;
+        let (stream, _) = listener.accept().unwrap();
+        let lines = io::BufRead::lines(io::BufReader::new(stream)).map_while(Result::ok);
+        lines.take_while(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
+    });
+    // The connection is closed without an answer.
+    chain.first(Endpoint::block_number).await.unwrap_err();
+    let head = asked.await.unwrap();
+    assert!(head.to_lowercase().contains("authorization: bearer hunter2"), "{head}");
 }
 
 #[test]
