@@ -23,10 +23,10 @@ pub(super) enum PaymentsCommand {
         #[command(flatten)]
         why: Why,
     },
-    /// Ends a pause.
+    /// Ends pauses.
     Resume {
         #[command(flatten)]
-        which: Which,
+        which: WhichToResume,
         #[command(flatten)]
         because: Because,
     },
@@ -40,22 +40,42 @@ pub(super) struct Which {
     chain: Option<String>,
 }
 
-impl Which {
-    /// The ids of the chains.
-    fn ids(&self, chains: &Chains) -> anyhow::Result<Vec<u64>> {
-        let is_meant = |name: &String| self.chain.as_ref().is_none_or(|chain| chain == name);
-        let meant = chains.iter().filter(|(name, _)| is_meant(name));
-        let ids: Vec<_> = meant.map(|(_, chain)| chain.chain_id).collect();
-        ensure!(!ids.is_empty(), "no chain with this short name is configured");
-        Ok(ids)
+/// The chains on which payments are resumed. Without a default, so that the pause of one chain is
+/// not ended unintentionally.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(super) struct WhichToResume {
+    /// The short name of one chain, as in `chains.NAME`.
+    #[arg(long)]
+    chain: Option<String>,
+    /// All chains, also those that were paused one by one.
+    #[arg(long)]
+    all: bool,
+}
+
+impl WhichToResume {
+    /// The short name of the one chain; `None` for all.
+    fn chain(&self) -> Option<&String> {
+        self.chain.as_ref().filter(|_| !self.all)
     }
 }
 
+/// The ids of the chain with this short name, or of all chains.
+fn chain_ids(chains: &Chains, short_name: Option<&String>) -> anyhow::Result<Vec<u64>> {
+    let meant = chains.iter().filter(|(name, _)| short_name.is_none_or(|meant| meant == *name));
+    let ids: Vec<_> = meant.map(|(_, chain)| chain.chain_id).collect();
+    ensure!(!ids.is_empty(), "no chain with this short name is configured");
+    Ok(ids)
+}
+
 pub(super) async fn run(settings: Settings, command: PaymentsCommand) -> anyhow::Result<()> {
-    let (PaymentsCommand::Status(which)
-    | PaymentsCommand::Pause { which, .. }
-    | PaymentsCommand::Resume { which, .. }) = &command;
-    let ids = which.ids(&settings.chains)?;
+    let chain = match &command {
+        PaymentsCommand::Status(which) | PaymentsCommand::Pause { which, .. } => {
+            which.chain.as_ref()
+        }
+        PaymentsCommand::Resume { which, .. } => which.chain(),
+    };
+    let ids = chain_ids(&settings.chains, chain)?;
     let vault = Vault::open(settings).await?;
     let (database, keys) = (&vault.database, vault.key_database());
     match command {

@@ -96,10 +96,10 @@ async fn an_operator_pauses_the_payments_of_a_chain() {
     // Recoveries are another switch.
     fails(&test.env, "recoveries resume --reason ticket-9");
     assert_eq!(
-        succeeds(&test.env, "payments resume --reason ticket-9"),
+        succeeds(&test.env, "payments resume --all --reason ticket-9"),
         format!("chain {chain}: resumed\n")
     );
-    fails(&test.env, "payments resume --reason ticket-9");
+    fails(&test.env, "payments resume --all --reason ticket-9");
     let deadline = Instant::now() + Duration::from_secs(60);
     while test.client.quote(&quote(1, "@bob", "1")).await.is_err() {
         assert!(Instant::now() < deadline, "the pause is obeyed for ever");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kms_server_testing::commands::{fails, succeeds};
+use kms_server_testing::commands::{fails, kms_server, output_text, succeeds};
 use kms_server_testing::requests::{COIN, confirm, quote, telegram};
 use kms_server_testing::{Stores, TestEnv, TestServer, chain_of};
 use kms_testkit::{Anvil, AnvilOptions};
@@ -58,7 +58,7 @@ async fn until_refused(test: &TestServer, request: impl Fn() -> QuoteTransfer, c
 
 async fn until_metric(test: &TestServer, line: &str) {
     let mut metrics = String::new();
-    for _ in 0..600 {
+    for _ in 0..1_200 {
         metrics = test.ops("/metrics").await.text().await.unwrap();
         if metrics.lines().any(|found| found.starts_with(line)) {
             return;
@@ -213,9 +213,19 @@ async fn pauses_and_limits_are_those_of_one_chain() {
     assert!(status.contains(&format!("chain {LIMITED}: paused since")), "{status}");
     until_refused(&test, || on(LIMITED, "0.1"), ErrorCode::PaymentsPaused).await;
     pay(&test, &on(home, "0.1")).await;
-    succeeds(&test.env, "payments resume --reason ticket-1");
-    let again = fails(&test.env, "payments resume --reason ticket-1");
+    // Each pause is ended by name, or all of them are.
+    let unnamed = kms_server(&test.env, "payments resume --reason ticket-1").output().unwrap();
+    assert_eq!(unnamed.status.code(), Some(2), "{}", output_text(&unnamed));
+    succeeds(&test.env, "payments pause --chain test");
+    succeeds(&test.env, "payments resume --chain test --reason ticket-1");
+    let status = succeeds(&test.env, "payments status");
+    assert!(status.contains(&format!("chain {home}: not paused")), "{status}");
+    assert!(status.contains(&format!("chain {LIMITED}: paused since")), "{status}");
+    let again = fails(&test.env, "payments resume --chain test --reason ticket-1");
     assert!(again.contains("were not paused"), "{again}");
+    succeeds(&test.env, "payments resume --all --reason ticket-1");
+    let status = succeeds(&test.env, "payments status");
+    assert!(!status.contains("paused since"), "{status}");
 }
 
 #[actix_web::test]

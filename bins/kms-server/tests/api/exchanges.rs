@@ -376,7 +376,7 @@ async fn tokens_and_pauses(stores: Stores) {
 
     succeeds(&test.env, "recoveries pause");
     succeeds(&test.env, "payments pause");
-    succeeds(&test.env, "payments resume --reason ticket-9");
+    succeeds(&test.env, "payments resume --all --reason ticket-9");
     let payments = format!("payments/{}", test.env.chain.chain_id);
     let pair = Pair::new("switches", "name", ["recoveries", &payments]);
     let acts = async |test: &TestServer, _: &[Transfer]| {

@@ -46,7 +46,7 @@ async fn without_mongodb_no_account_is_created_but_sends_still_work() {
     }
     assert!(paused().await);
     mongod.resume().unwrap();
-    succeeds(&test.env, "payments resume --reason ticket-9");
+    succeeds(&test.env, "payments resume --all --reason ticket-9");
     test.onboard(3, "carl", "c").await;
     // The failed recovery counts once against the limit of three a day, also when it is repeated.
     for id in [first, RecoveryId::random(), RecoveryId::random()] {
