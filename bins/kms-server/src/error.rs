@@ -299,6 +299,7 @@ fn chain_code(error: &ChainError) -> ErrorCode {
         | ChainError::Unconfirmed { .. }
         // No request asks what is final.
         | ChainError::NoFinality
+        | ChainError::NoReceipts
         | ChainError::NoBlock { .. }
         | ChainError::NoEndpoint
         | ChainError::InvalidUrl

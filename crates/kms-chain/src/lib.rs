@@ -66,7 +66,7 @@ pub mod transfer;
 
 pub use chain::{
     Balances, Chain, ChainError, CheckedToken, Code, Endpoint, EndpointAddress, Head, HttpHeader,
-    HttpHeaderError, PlannedPayment, Receipt, TokenError, TokenFault, TokenMove,
+    HttpHeaderError, Need, PlannedPayment, Receipt, TokenError, TokenFault, TokenMove,
 };
 pub use engine::{
     Checked, ConfirmError, QuoteError, QuoteRequest, Ready, ReadyReplacement, ReplacementFee,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::ensure;
-use kms_chain::Endpoint;
+use kms_chain::{Chain, ChainError, Endpoint, Need};
 use kms_core::{Custody, ServerKeys};
 use kms_process::ErrorChain;
 use kms_store::{Database, KeyDatabase};
@@ -98,8 +98,15 @@ async fn check_chain(
 ) -> anyhow::Result<()> {
     let next = "check this URL of rpc_urls and the chain_id, or remove the endpoint";
     for (position, endpoint) in (1..).zip(settings.open_each()) {
-        let answer = async { Ok(endpoint?.first(Endpoint::block_number).await?) };
-        report.add(&format!("chains.{name}.rpc_urls {position}"), next, answer.await);
+        let what = format!("chains.{name}.rpc_urls {position}");
+        let answer = async {
+            let chain = endpoint?;
+            chain.first(Endpoint::block_number).await?;
+            Ok(chain)
+        };
+        if let Some(chain) = report.add(&what, next, answer.await) {
+            check_needs(report, &what, &chain, settings).await;
+        }
     }
     let chain = settings.open()?;
     let finality = chain.check_finality(settings.finality).await;
@@ -114,6 +121,44 @@ async fn check_chain(
         report.add(&what, next, check.map(drop).map_err(Into::into));
     }
     Ok(())
+}
+
+/// Tries everything that transfers need of one endpoint, as the settings of its chain want it.
+async fn check_needs(report: &mut Report, what: &str, chain: &Chain, settings: &ChainSettings) {
+    let needs = [
+        (Need::Prices, "prices", "use an endpoint that answers eth_feeHistory"),
+        (Need::Gas, "gas", "use an endpoint that answers eth_estimateGas"),
+        (Need::Logs, "logs", "use an endpoint that answers eth_getLogs for the hash of a block"),
+        (Need::Receipts, "receipts", "replace the endpoint, or set prove_receipts to false"),
+        (
+            Need::FinalBalances,
+            "balances",
+            "use one with the state of final blocks, or set compare_balances to false",
+        ),
+    ];
+    for (need, name, next) in needs {
+        let is_needed = match need {
+            Need::Prices | Need::Gas => true,
+            Need::Logs => !settings.tokens.is_empty(),
+            Need::Receipts => settings.prove_receipts,
+            Need::FinalBalances => settings.compare_balances,
+        };
+        if !is_needed {
+            continue;
+        }
+        let what = format!("{what} {name}");
+        match chain.first(|it| it.probe(need, settings.finality)).await {
+            // A receipt that a second endpoint returns as well is believed.
+            Err(error @ ChainError::NoReceipts) => say(&format!("weak    {what}: {error}")),
+            answer => {
+                report.add(&what, next, answer.map_err(Into::into));
+            }
+        }
+    }
+    let depth = chain.first(Endpoint::state_depth).await;
+    let kept = depth.as_ref().map(|blocks| format!(" of the last {blocks} blocks"));
+    let what = format!("{what} state{}", kept.unwrap_or_default());
+    report.add(&what, "check whether the endpoint is overloaded", depth.map_err(Into::into));
 }
 
 /// Writes to the places of checkpoints as servers do, as far as it leaves nothing behind: the file

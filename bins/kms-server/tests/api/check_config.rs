@@ -3,6 +3,7 @@
 use kms_server_testing::commands::{checks, kms_server, output_text, succeeds};
 use kms_server_testing::{ServerProcess, Stores, TestEnv};
 use kms_testkit::{Mailbox, Postgres};
+use serde_json::json;
 
 type Variables<'a> = &'a [(&'a str, &'a str)];
 
@@ -35,6 +36,16 @@ fn check_config_names_what_a_server_would_fail_on() {
         ("MAIL__FROM", "Wallet <wallet@example.org>"),
         ("MAIL__PUBLIC_URL", "https://kms.example.org"),
     ];
+    env.anvil.rpc("anvil_mine", json!(["0x3"])).unwrap();
+    let address = "0x1111111111111111111111111111111111111111";
+    let token = format!("[{{ symbol = \"USDC\", address = \"{address}\", decimals = 6 }}]");
+    let all_needs =
+        [("CHAINS__TEST__TOKENS", token.as_str()), ("CHAINS__TEST__COMPARE_BALANCES", "true")];
+    let (all, report) = failures(&env, &all_needs);
+    assert_eq!(all, ["chains.test.tokens USDC"], "{report}");
+    for need in ["prices", "gas", "logs", "receipts", "balances", "state of the last 3 blocks"] {
+        assert!(report.contains(&format!("ok      chains.test.rpc_urls 1 {need}\n")), "{report}");
+    }
     assert_eq!(failures(&env, &mail).0, [""; 0]);
     // A server stores what its keys are recognized by.
     ServerProcess::start(&env, None, "info").terminate();

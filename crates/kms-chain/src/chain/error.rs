@@ -101,6 +101,9 @@ pub enum ChainError {
         /// The block.
         block: u64,
     },
+    /// The endpoint does not return the receipts of a block.
+    #[error("the endpoint does not return the receipts of a block (eth_getBlockReceipts)")]
+    NoReceipts,
     /// No second endpoint returns the same block or receipt.
     #[error("no second endpoint confirms block {block}")]
     Unconfirmed {

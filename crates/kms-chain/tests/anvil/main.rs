@@ -17,6 +17,7 @@ mod forks;
 mod ladder;
 mod nonce;
 mod odd_tokens;
+mod probe;
 mod quote;
 mod rate_limits;
 mod refusals;
