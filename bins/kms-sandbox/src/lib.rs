@@ -11,4 +11,4 @@ pub mod tour;
 
 pub use kms_testkit::{Mail, TransferBehavior};
 pub use page::Page;
-pub use stage::{Stage, StageOptions};
+pub use stage::{SECOND_CHAIN, Stage, StageOptions};

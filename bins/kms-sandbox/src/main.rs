@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::{Parser, Subcommand};
-use kms_sandbox::{Page, Stage, StageOptions, tour};
+use kms_sandbox::{Page, SECOND_CHAIN, Stage, StageOptions, tour};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Runs the whole wallet KMS on this machine and shows two phones in a browser.
@@ -16,6 +16,9 @@ struct Cli {
     /// Port of the page; 0 chooses a free one.
     #[arg(long, default_value_t = 0)]
     port: u16,
+    /// Also runs a second chain, whose coin has the symbol of the first one's.
+    #[arg(long)]
+    second_chain: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -31,27 +34,31 @@ async fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     match cli.command {
         Some(Command::Tour) => tour::play().await,
-        None => serve(cli.port).await,
+        None => serve(&cli).await,
     }
 }
 
 /// Serves the page until ctrl-c or SIGTERM.
-async fn serve(port: u16) -> anyhow::Result<()> {
+async fn serve(cli: &Cli) -> anyhow::Result<()> {
     let started = Instant::now();
     let stage = Arc::new(
         Stage::start(StageOptions {
             telegram_speed: 1,
             chat_passwords: false,
+            second_chain: cli.second_chain.then_some(SECOND_CHAIN),
             ..StageOptions::default()
         })
         .await?,
     );
-    let page = Page::open(Arc::clone(&stage), port)?;
+    let page = Page::open(Arc::clone(&stage), cli.port)?;
     println!("Two phones    {}", page.url());
     println!("Vault page    opens on the phones; its server is {}", stage.page_url());
     println!("Server        {} (API documentation at /docs/)", stage.url());
     let anvil = stage.anvil.version().replace("Version: ", "");
     println!("Chain         {} ({anvil})\n", stage.anvil.url());
+    if let Some(second) = &stage.second {
+        println!("Second chain  {}\n", second.url());
+    }
     println!("To call the API by hand:");
     println!("  curl --cacert {} \\", stage.certificate_path().display());
     println!("    -H 'Authorization: Bearer {}' \\", stage.bearer);

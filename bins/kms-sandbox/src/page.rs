@@ -346,6 +346,9 @@ async fn faucet(shared: Data<Shared>, Json(faucet): Json<Faucet>) -> impl Respon
         let wei = Wei(U256::from(COINS) * U256::from(10).pow(U256::from(18)));
         let hash = shared.stage.faucet(account.address, wei).await?;
         shared.stage.faucet_tokens(account.address, TOKENS * 1_000_000)?;
+        if shared.stage.second.is_some() {
+            shared.stage.faucet_on_second(account.address, wei).await?;
+        }
         anyhow::Ok(json!({ "coins": COINS, "tokens": TOKENS, "hash": hash }))
     };
     match paid.await {

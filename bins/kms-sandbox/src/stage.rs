@@ -18,11 +18,13 @@ use kms_server::config::{ChainSettings, Finality, LimitSettings, MailSettings, S
 use kms_server::{Secret, Server};
 use kms_server_testing::{Stores, TestEnv};
 use kms_store::{Database, Scope, SqliteKeyDatabase};
-use kms_testkit::{Anvil, Mailbox, TestToken, free_port};
+use kms_testkit::{Anvil, AnvilOptions, Mailbox, TestToken, free_port};
 use kms_types::{Amount, EthAddress, Token, U256, Wei};
 use serde::Deserialize;
 use serde_json::json;
 
+/// The id of the sandbox's second chain.
+pub const SECOND_CHAIN: u64 = 1_041;
 const KMS_KEY: &str = "kms-sandbox";
 const KMS_KEY_BITS: u32 = 3_072;
 /// The folder of the keys.
@@ -43,8 +45,8 @@ pub struct StageOptions {
     pub quote_seconds: u64,
     /// The address of a block explorer, to which transactions are linked.
     pub explorer: Option<String>,
-    /// The id and the endpoint of a second chain, whose coin has the symbol of the first one's.
-    pub second_chain: Option<(u64, Secret)>,
+    /// The id of a second chain, whose coin has the symbol of the first one's.
+    pub second_chain: Option<u64>,
     /// What one account may spend in 24 hours, by symbol.
     pub spend_a_day: BTreeMap<String, Amount>,
     /// From what amount on an external deposit has a notice of its own, by symbol.
@@ -65,9 +67,11 @@ pub struct StageOptions {
 
 /// A running sandbox.
 pub struct Stage {
-    /// The chain.
+    /// The chain that the chat sends on.
     pub anvil: Arc<Anvil>,
-    /// A worthless token on it.
+    /// The second chain, if there is one.
+    pub second: Option<Anvil>,
+    /// A worthless token on the first chain.
     pub token: TestToken,
     /// Telegram.
     pub sim: Sim,
@@ -134,6 +138,8 @@ impl Stage {
         sim.set_limits(Limits::times_faster(options.telegram_speed));
         let mailbox = Mailbox::start()?;
         configure(&mut env, &mailbox, &token, &options)?;
+        let second = options.second_chain.map(|chain_id| add_chain(&mut env, chain_id));
+        let second = second.transpose()?;
         register_page(&mut env, &sim)?;
         env.page.app = env.page.app.filter(|_| options.page_link);
         let database = env.migrate().await?;
@@ -144,6 +150,7 @@ impl Stage {
         let client = env.client(env.listen.port(), &bearer)?;
         let mut stage = Self {
             anvil: Arc::clone(&env.anvil),
+            second,
             token,
             sim,
             mailbox,
@@ -222,18 +229,15 @@ impl Stage {
     /// # Errors
     /// When the chain does not answer.
     pub async fn faucet(&self, to: EthAddress, wei: Wei) -> anyhow::Result<String> {
-        let before = self.chain_balance(to)?;
-        let accounts = self.anvil.rpc("eth_accounts", json!([]))?;
-        let value = format!("{:#x}", wei.0);
-        let transaction = json!({ "from": accounts.get(0), "to": to.to_string(), "value": value });
-        let hash = self.anvil.rpc("eth_sendTransaction", json!([transaction]))?;
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while Some(self.chain_balance(to)?) != before.checked_add(wei) {
-            ensure!(Instant::now() < deadline, "the faucet's payment did not arrive");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        self.finalize()?;
-        Ok(hash.as_str().unwrap_or_default().to_owned())
+        pay(&self.anvil, to, wei).await
+    }
+
+    /// Like [`Stage::faucet`], on the second chain.
+    ///
+    /// # Errors
+    /// When there is none, or it does not answer.
+    pub async fn faucet_on_second(&self, to: EthAddress, wei: Wei) -> anyhow::Result<String> {
+        pay(self.second.as_ref().context("there is no second chain")?, to, wei).await
     }
 
     /// Mints an amount of the token, in its smallest unit, to an address, and mines until that is
@@ -243,14 +247,8 @@ impl Stage {
     /// When the chain does not answer.
     pub fn faucet_tokens(&self, to: EthAddress, units: u128) -> anyhow::Result<String> {
         let hash = self.token.mint(&self.anvil, &to.to_string(), units)?;
-        self.finalize()?;
+        finalize(&self.anvil)?;
         Ok(hash)
-    }
-
-    /// Mines as many blocks as make every mined transaction final.
-    fn finalize(&self) -> anyhow::Result<()> {
-        self.anvil.rpc("anvil_mine", json!([format!("{CONFIRMATIONS:#x}")]))?;
-        Ok(())
     }
 
     /// The token, as the server is configured with it.
@@ -274,9 +272,7 @@ impl Stage {
     /// # Errors
     /// When the chain does not answer.
     pub fn chain_balance(&self, of: EthAddress) -> anyhow::Result<Wei> {
-        let balance = self.anvil.rpc("eth_getBalance", json!([of.to_string(), "latest"]))?;
-        let digits = balance.as_str().and_then(|text| text.strip_prefix("0x"));
-        Ok(Wei(U256::from_str_radix(digits.context("the node returned no balance")?, 16)?))
+        balance(&self.anvil, of)
     }
 
     /// Turns mining off, or on again with one block for the transactions that are pending.
@@ -407,19 +403,6 @@ fn configure(
         tokens: if options.token { vec![as_configured(token)?] } else { Vec::new() },
         ..env.chain.clone()
     };
-    if let Some((chain_id, url)) = options.second_chain.clone() {
-        let second = ChainSettings {
-            chain_id,
-            rpc_urls: vec![url.try_into()?],
-            name: "Second".to_owned(),
-            tokens: Vec::new(),
-            notice_from: BTreeMap::new(),
-            // Tests set balances on it, which no payment explains.
-            compare_balances: false,
-            ..env.chain.clone()
-        };
-        env.more_chains.insert("second".to_owned(), second);
-    }
     env.password.running = thread::available_parallelism()?;
     env.password.waiting = 32;
     env.limits = LimitSettings {
@@ -444,6 +427,52 @@ fn configure(
     });
     env.audit.checkpoint_path = None;
     Ok(())
+}
+
+/// Starts a second chain, which is configured like the first one.
+fn add_chain(env: &mut TestEnv, chain_id: u64) -> anyhow::Result<Anvil> {
+    let anvil = Anvil::start_with(AnvilOptions { chain_id, ..AnvilOptions::default() })?;
+    let settings = ChainSettings {
+        chain_id,
+        rpc_urls: vec![Secret::from(anvil.url()).try_into()?],
+        name: "Second".to_owned(),
+        tokens: Vec::new(),
+        notice_from: BTreeMap::new(),
+        // Tests set balances on it, which no payment explains.
+        compare_balances: false,
+        ..env.chain.clone()
+    };
+    env.more_chains.insert("second".to_owned(), settings);
+    Ok(anvil)
+}
+
+/// Pays an address from one of the chain's own accounts, waits until the balance has grown, and
+/// mines until the payment is final. Returns the transaction's hash.
+async fn pay(anvil: &Anvil, to: EthAddress, wei: Wei) -> anyhow::Result<String> {
+    let before = balance(anvil, to)?;
+    let accounts = anvil.rpc("eth_accounts", json!([]))?;
+    let value = format!("{:#x}", wei.0);
+    let transaction = json!({ "from": accounts.get(0), "to": to.to_string(), "value": value });
+    let hash = anvil.rpc("eth_sendTransaction", json!([transaction]))?;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while Some(balance(anvil, to)?) != before.checked_add(wei) {
+        ensure!(Instant::now() < deadline, "the faucet's payment did not arrive");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    finalize(anvil)?;
+    Ok(hash.as_str().unwrap_or_default().to_owned())
+}
+
+/// Mines as many blocks as make every mined transaction final.
+fn finalize(anvil: &Anvil) -> anyhow::Result<()> {
+    anvil.rpc("anvil_mine", json!([format!("{CONFIRMATIONS:#x}")]))?;
+    Ok(())
+}
+
+fn balance(anvil: &Anvil, of: EthAddress) -> anyhow::Result<Wei> {
+    let balance = anvil.rpc("eth_getBalance", json!([of.to_string(), "latest"]))?;
+    let digits = balance.as_str().and_then(|text| text.strip_prefix("0x"));
+    Ok(Wei(U256::from_str_radix(digits.context("the node returned no balance")?, 16)?))
 }
 
 fn as_configured(token: &TestToken) -> anyhow::Result<Token> {

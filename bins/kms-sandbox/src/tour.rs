@@ -1,10 +1,10 @@
 //! A story of two users in the terminal.
 //!
-//! They get wallets, send coins and tokens by username while the server restarts, and change a
-//! password. Then one gives an e-mail address, forgets the password and recovers the wallet. Every
-//! password is given on the vault page, which [`Vault`] plays here in place of a browser; the bot
-//! sees none. Every step is checked on the chain and in the stores; the first that fails ends the
-//! tour with an error.
+//! They get wallets, are paid on two chains, send coins and tokens by username while the server
+//! restarts, and change a password. Then one gives an e-mail address, forgets the password and
+//! recovers the wallet. Every password is given on the vault page, which [`Vault`] plays here in
+//! place of a browser; the bot sees none. Every step is checked on the chain and in the stores; the
+//! first that fails ends the tour with an error.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ use kms_types::{
 };
 use serde_json::json;
 
-use crate::stage::{Stage, StageOptions};
+use crate::stage::{SECOND_CHAIN, Stage, StageOptions};
 use crate::texts::{self, label};
 
 const ANNS_ADDRESS: &str = "ann@example.org";
@@ -42,10 +42,18 @@ pub async fn play() -> anyhow::Result<()> {
     let started = Instant::now();
     // Each of its steps is shown before the next one.
     let recovery_wait = Duration::from_secs(18);
-    let options = StageOptions { chat_passwords: false, recovery_wait, ..StageOptions::default() };
+    let options = StageOptions {
+        chat_passwords: false,
+        recovery_wait,
+        second_chain: Some(SECOND_CHAIN),
+        ..StageOptions::default()
+    };
     let stage = Stage::start(options).await?;
     println!("The wallet KMS, on this machine\n");
     println!("  chain   {} at {}", stage.anvil.version(), stage.anvil.url());
+    if let Some(second) = &stage.second {
+        println!("  chain   {} at {}", second.version(), second.url());
+    }
     println!("  server  {} (TLS 1.3, SQLite, local KMS key)", stage.url());
     println!("  bot     connected to a simulated Bot API at {}", stage.sim.api_url());
     let ann = stage.sim.phone(4711, "Ann", Some("ann"));
@@ -53,6 +61,7 @@ pub async fn play() -> anyhow::Result<()> {
     let mut tour = Tour { stage, ann, bob };
     let (ann, bob) = tour.onboarding().await?;
     tour.faucet(&ann).await?;
+    tour.second_chain(&bob).await?;
     tour.refusals(&bob).await?;
     tour.send_across_a_restart().await?;
     tour.send_tokens(&ann, &bob).await?;
@@ -101,6 +110,18 @@ impl Tour {
         self.ann.presses(&label("balance-button"))?;
         hears(&mut self.ann, "balance-coin", &["10 ETH"]).await?;
         show(&mut self.ann);
+        Ok(())
+    }
+
+    #[expect(clippy::print_stdout, reason = "the terminal is where people read it")]
+    async fn second_chain(&mut self, bob: &Account) -> anyhow::Result<()> {
+        title("Bob is paid on a second chain, whose coin has the same symbol");
+        let hash = self.stage.faucet_on_second(bob.address, coins(5)).await?;
+        println!("  5 ETH in transaction {hash}");
+        hears(&mut self.bob, "notice-received", &["5 ETH on Second"]).await?;
+        self.bob.presses(&label("balance-button"))?;
+        hears(&mut self.bob, "balance-coin", &["0 ETH", "5 ETH", "Second"]).await?;
+        show(&mut self.bob);
         Ok(())
     }
 

@@ -3,10 +3,8 @@
 
 use kms_client::Page;
 use kms_sandbox::StageOptions;
-use kms_testkit::{Anvil, AnvilOptions};
 use kms_types::wire::{QuoteTransfer, TransferState};
-use kms_types::{Asset, EthAddress, TransferId};
-use serde_json::json;
+use kms_types::{Asset, TransferId};
 
 use crate::texts;
 use crate::world::{ANNS, Plays, World, coins, id, transfer_of};
@@ -15,28 +13,17 @@ const SECOND: u64 = 1_040;
 const COIN: u128 = 1_000_000_000_000_000_000;
 
 /// A world with a second chain, on which Ann has seven coins.
-async fn world() -> (World, Anvil) {
-    let options = AnvilOptions { chain_id: SECOND, ..AnvilOptions::default() };
-    let second = Anvil::start_with(options).unwrap();
-    let second_chain = Some((SECOND, second.url().into()));
-    let options = StageOptions { second_chain, ..StageOptions::default() };
+async fn world() -> World {
+    let options = StageOptions { second_chain: Some(SECOND), ..StageOptions::default() };
     let world = World::with_wallets(options).await;
-    let ann = world.account(&world.ann).await;
-    second.set_balance(&ann.address.to_string(), 7 * COIN).unwrap();
-    (world, second)
-}
-
-/// Pays an address from one of the chain's own accounts, and mines until that is final.
-fn deposit(anvil: &Anvil, to: EthAddress, wei: u128) {
-    let from = anvil.rpc("eth_accounts", json!([])).unwrap()[0].clone();
-    let payment = json!({ "from": from, "to": to.to_string(), "value": format!("{wei:#x}") });
-    anvil.rpc("eth_sendTransaction", json!([payment])).unwrap();
-    anvil.rpc("anvil_mine", json!(["0x3"])).unwrap();
+    let ann = world.account(&world.ann).await.address.to_string();
+    world.stage.second.as_ref().unwrap().set_balance(&ann, 7 * COIN).unwrap();
+    world
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_chains_are_shown_and_the_primary_one_is_sent_on() {
-    let (mut world, mut second) = world().await;
+    let mut world = world().await;
     let ann = &mut world.ann;
     ann.says("/balance");
     let balance = ann.bot_with("balance-coin", &["10 ETH", "7 ETH", "Second"]).await;
@@ -58,7 +45,7 @@ async fn two_chains_are_shown_and_the_primary_one_is_sent_on() {
     assert!(matches!(sent[0].state, TransferState::Mined | TransferState::Final));
     assert_eq!(world.balance(&world.bob).await, coins("0.5"));
     // What a chain that does not answer has is not shown as nothing.
-    second.kill().unwrap();
+    world.stage.second.as_mut().unwrap().kill().unwrap();
     world.bob.says("/balance");
     world.bob.bot_with("balance-unavailable", &["Second", "0.5 ETH"]).await;
     world.stage.stop().await;
@@ -67,9 +54,9 @@ async fn two_chains_are_shown_and_the_primary_one_is_sent_on() {
 /// A coin of a test chain, which is worth nothing, is not taken for one of the primary chain.
 #[tokio::test(flavor = "multi_thread")]
 async fn money_of_another_chain_is_shown_with_the_name_of_its_chain() {
-    let (mut world, second) = world().await;
+    let mut world = world().await;
     let bob = world.account(&world.bob).await;
-    deposit(&second, bob.address, 5 * COIN);
+    world.stage.faucet_on_second(bob.address, coins("5")).await.unwrap();
     world.bob.bot_with("notice-received", &["5 ETH on Second"]).await;
     world.stage.faucet(bob.address, coins("3")).await.unwrap();
     let notice = world.bob.bot_with("notice-received", &["3 ETH"]).await;
