@@ -8,31 +8,56 @@ use crate::input::InputError;
 /// The longest word of a user that an answer repeats, in characters.
 const LONGEST_WORD: usize = 20;
 
-/// The assets of a network.
+/// The assets of a network, and the networks that a payment can name.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Assets<'a> {
     coin: &'a str,
     tokens: &'a [Token],
     /// The network's chain id, if it is known.
     pub(crate) chain_id: Option<u64>,
+    networks: &'a [Network],
 }
 
 impl<'a> Assets<'a> {
-    /// The assets of a network. If it is not known yet, only `ETH` is accepted.
-    pub(crate) fn of(network: Option<&'a Network>) -> Self {
-        match network {
-            Some(network) => Self {
-                coin: &network.symbol,
-                tokens: &network.tokens,
-                chain_id: Some(network.chain_id),
-            },
-            None => Self { coin: "ETH", tokens: &[], chain_id: None },
+    /// The assets of the first of these networks. If none is known yet, only `ETH` is accepted.
+    pub(crate) fn of(networks: &'a [Network]) -> Self {
+        match networks.first() {
+            Some(first) => Self { networks, ..Self::on(first) },
+            None => Self { coin: "ETH", tokens: &[], chain_id: None, networks },
+        }
+    }
+
+    /// The assets of this network alone.
+    pub(crate) fn on(network: &'a Network) -> Self {
+        Self {
+            coin: &network.symbol,
+            tokens: &network.tokens,
+            chain_id: Some(network.chain_id),
+            networks: &[],
         }
     }
 
     #[cfg(test)]
     pub(crate) fn new(coin: &'a str, tokens: &'a [Token]) -> Self {
-        Self { coin, tokens, chain_id: None }
+        Self { coin, tokens, chain_id: None, networks: &[] }
+    }
+
+    /// The networks of which a payment has to name one, unless it is on the first: none if there is
+    /// only one.
+    pub(crate) fn networks(self) -> &'a [Network] {
+        if self.networks.len() > 1 { self.networks } else { &[] }
+    }
+
+    /// Finds the network with this short name or name, or lists those that there are.
+    pub(crate) fn expect_network(self, word: &str) -> Result<&'a Network, InputError> {
+        let typed = word.trim_end_matches(|c: char| c.is_ascii_punctuation());
+        let is_named = |network: &&Network| {
+            [&network.short_name, &network.name].iter().any(|it| it.eq_ignore_ascii_case(typed))
+        };
+        self.networks.iter().find(is_named).ok_or_else(|| InputError::UnknownNetwork {
+            word: shorten(word),
+            known: self.networks.iter().map(|network| network.short_name.clone()).collect(),
+        })
     }
 
     /// Finds the asset with a symbol, in any case.

@@ -55,6 +55,14 @@ pub(crate) enum InputError {
         /// The symbols of the assets that there are.
         known: Vec<String>,
     },
+    /// No network has the name that a payment names.
+    #[error("no network has this name")]
+    UnknownNetwork {
+        /// The word, shortened.
+        word: String,
+        /// The short names of the networks that there are.
+        known: Vec<String>,
+    },
     /// A word is no asset, and nothing else that belongs there.
     #[error("no asset has this symbol")]
     UnknownAsset {
@@ -86,6 +94,9 @@ impl InputError {
             }
             Self::UnknownRest { word, known } => {
                 html!("input-unknown-rest", word = word, known = Html::list(known))
+            }
+            Self::UnknownNetwork { word, known } => {
+                html!("input-unknown-network", word = word, known = Html::list(known))
             }
             Self::UnknownAsset { word, known } => {
                 html!("input-unknown-asset", word = word, known = Html::list(known))

@@ -28,20 +28,22 @@ impl NetworkCache {
         Self { kms, networks: Cached::default(), passwords: Cached::default() }
     }
 
-    /// Returns all networks, at most five minutes old if the server responds.
+    /// Returns all networks, the primary one first, at most five minutes old if the server
+    /// responds.
     pub(crate) async fn all(&self) -> Result<Vec<Network>, ClientError> {
         let networks = self.networks.younger_than(LIFETIME, self.kms.networks()).await?;
         Ok(networks.networks)
     }
 
-    /// Returns the network that the chat sends on, at most five minutes old if the server responds.
+    /// Returns the primary network, at most five minutes old if the server responds.
     pub(crate) async fn get(&self) -> Result<Network, ClientError> {
         Ok(first(self.networks.younger_than(LIFETIME, self.kms.networks()).await?))
     }
 
-    /// Returns the network that the chat sends on, at most ten seconds old if the server responds.
-    pub(crate) async fn get_recent(&self) -> Result<Network, ClientError> {
-        Ok(first(self.networks.younger_than(LIFETIME_IF_UNREAD, self.kms.networks()).await?))
+    /// Returns all networks, at most ten seconds old if the server responds.
+    pub(crate) async fn all_recent(&self) -> Result<Vec<Network>, ClientError> {
+        let networks = self.networks.younger_than(LIFETIME_IF_UNREAD, self.kms.networks()).await?;
+        Ok(networks.networks)
     }
 
     /// Returns the network with this chain id, so that an amount is never shown with the symbol of
@@ -65,7 +67,7 @@ impl NetworkCache {
     }
 
     /// Formats an amount among those of other chains: with the name of its chain, unless that is
-    /// the one that the chat sends on. Two chains may have assets with the same symbol.
+    /// the primary one. Two chains may have assets with the same symbol.
     pub(crate) async fn amount(
         &self,
         units: Units,
@@ -81,9 +83,14 @@ impl NetworkCache {
         })
     }
 
-    /// Returns the network that the chat sends on, without asking the server.
+    /// Returns the primary network, without asking the server.
     pub(crate) fn cached(&self) -> Option<Network> {
         self.networks.known().map(first)
+    }
+
+    /// Returns all networks, without asking the server; none if they are not known yet.
+    pub(crate) fn all_cached(&self) -> Vec<Network> {
+        self.networks.known().map(|known| known.networks).unwrap_or_default()
     }
 
     /// Returns where owners type their passwords, at most five minutes old if the server responds.

@@ -37,8 +37,8 @@ pub(crate) async fn route(context: &Context, incoming: Incoming) -> HandlerResul
 
 /// Runs a command that the bot itself wrote.
 pub(crate) async fn run_text(context: &Context, user: &User, text: &str) -> HandlerResult {
-    let network = context.network.get().await?;
-    match parse_command(text, &context.bot_username, Some(&network)) {
+    let networks = context.network.all().await?;
+    match parse_command(text, &context.bot_username, &networks) {
         Ok(action) => run_command(context, user, action).await,
         Err(_) => Ok(()),
     }
@@ -56,17 +56,17 @@ async fn handle_text(context: &Context, message: TextMessage) -> HandlerResult {
 
 async fn parse_text(context: &Context, message: &TextMessage) -> Result<Action, ParseCommandError> {
     let text = message.text.words.trim_start();
-    match parse_command(text, &context.bot_username, None) {
+    match parse_command(text, &context.bot_username, &[]) {
         Ok(_) | Err(ParseCommandError::Arguments(_)) => {}
         // It may be a password: its deletion does not wait for the server.
         Err(refused) => return Err(refused),
     }
     // Symbols of tokens are unknown until the server has named them.
-    let network = context.network.get().await.ok();
-    match parse_command(text, &context.bot_username, network.as_ref()) {
+    let networks = context.network.all().await.unwrap_or_default();
+    match parse_command(text, &context.bot_username, &networks) {
         Err(ParseCommandError::Arguments(_)) => {
-            let recent = context.network.get_recent().await.ok();
-            parse_command(text, &context.bot_username, recent.as_ref())
+            let recent = context.network.all_recent().await.unwrap_or_default();
+            parse_command(text, &context.bot_username, &recent)
         }
         command => command,
     }
@@ -138,7 +138,7 @@ pub(crate) fn may_show_secret(context: &Context, incoming: &Incoming) -> bool {
                 return context.awaits_password(user.id, *at)
                     || is_stray_password(context, user, *at, &text.plain);
             }
-            match parse_command(text.words.trim_start(), &context.bot_username, None) {
+            match parse_command(text.words.trim_start(), &context.bot_username, &[]) {
                 Err(ParseCommandError::ExposedPassword(_)) => true,
                 Err(ParseCommandError::Unknown) if with_a_space(context, &text.words).is_some() => {
                     false
@@ -390,7 +390,7 @@ mod tests {
             assert!(parse_bare_command(*flow).is_ok(), "{}", flow.word());
             assert!(matches!(parse_press(flow.word()), Ok(Press::Command(_))), "{}", flow.word());
         }
-        let keeps_step = |text| !parse_command(text, "wallet_bot", None).unwrap().abandons_step;
+        let keeps_step = |text| !parse_command(text, "wallet_bot", &[]).unwrap().abandons_step;
         assert!(keeps_step("/cancel") && keeps_step("/start cancel") && !keeps_step("/start help"));
     }
 
@@ -471,8 +471,8 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_panics(text in "/?\\PC{0,40}") {
-            let _ = parse_command(&text, "wallet_bot", None);
-            let _ = parse_command(&format!("/send {text}"), "wallet_bot", None);
+            let _ = parse_command(&text, "wallet_bot", &[]);
+            let _ = parse_command(&format!("/send {text}"), "wallet_bot", &[]);
         }
 
         #[test]

@@ -82,7 +82,7 @@ page-missing = Your password is not used in this chat, and this service has not 
 
 amount = { $amount }
 amount-on = { $amount } on { $network }
-network-not-sent-on = I cannot send on this network yet.
+network-named = To send on this network, name it: <code>/send @bob 0.5 on { $network }</code>.
 list-next = { $start }, { $next }
 list-last = { $start } and { $last }
 
@@ -132,8 +132,7 @@ start-recovery =
 balance-description = your balance
 balance-button = 💰 Balance
 balance-refresh-button = 🔄 Refresh
-balance-coin =
-    💰 <b>{ $amount }</b>
+balance-coin = 💰 <b>{ $amount }</b>
     Network: { $network }
 balance-unavailable = { $network }: the balance is not available right now. Your money is safe.
 balance-coin-pending = Pending: sending up to { $amount }
@@ -202,13 +201,11 @@ send-warning-fee-high = ⚠️ The network fee is more than a tenth of the amoun
 send-warning-fee-above-amount = ⚠️ The network fee is more than the amount you send.
 send-warning-lookalike = 🚨 You have paid another address that looks almost like this one, but never this one. Scammers make such addresses. Compare every character.
 
-send-speed-up =
-    <b>Speed up: { $what }</b>
+send-speed-up = <b>Speed up: { $what }</b>
     The same payment is signed again with a higher network fee. Only one of the two can go through.
 
     Network fee: usually { $usual }, at most { $fee }
-send-speed-up-cancellation =
-    <b>Speed up the cancellation of { $what }</b>
+send-speed-up-cancellation = <b>Speed up the cancellation of { $what }</b>
     It is signed again with a higher network fee.
 
     Network fee: usually { $usual }, at most { $fee }
@@ -247,8 +244,7 @@ send-changed = ⚠️ This payment is not the one you were shown. Nothing was se
 transfer-address = <code>{ $address }</code>
 transfer-username = { $username }
 transfer-what = <b>{ $amount }</b> to { $recipient }
-transfer-pending =
-    📤 Sent { $what }
+transfer-pending = 📤 Sent { $what }
     { $reason }
 transfer-waits-for-network = Pending: waiting for the network.
 transfer-waits-replaced = Pending: the network is busy, so I increased the network fee, within the maximum fee you confirmed.
@@ -300,8 +296,7 @@ history-sent = 📤 { $amount } to { $recipient }
 history-received = 📥 { $amount } from { $sender }
 history-received-unnamed = 📥 { $amount } received
 history-received-small = 📥 { $amount } in { $count } small deposits
-history-entry =
-    { $what }
+history-entry = { $what }
     { $time } · { $status }
 history-status = { $status }
 history-link = <a href="{ $link }">{ $status }</a>
@@ -554,7 +549,7 @@ problem-payment-refused = This service does not allow this payment. Nothing was 
 problem-token-mismatch = This token cannot be sent here at the moment, because it was changed by its issuer. Your balance of it is not lost; please ask the operator of this bot.
 problem-quote-expired = This quote has expired. Nothing was sent.
 problem-name-unproved = ⚠️ This username belonged to someone else until recently. By name it can be paid a day after its new owner took it, or once they open the page of their wallet. Nothing was sent. Ask them for their address.
-problem-unknown-chain = This service no longer works with that network. Nothing was changed. To use the network that it sends on now, send your command again.
+problem-unknown-chain = This service no longer works with that network. Nothing was changed. Send /balance to see its networks.
 problem-unknown-token = That token is not available here.
 problem-conflict = That was changed a moment ago. Please try again.
 problem-wrong-state = This is no longer possible.
@@ -569,6 +564,7 @@ input-limit-words = Please write how much per day, for example <code>/limit 5</c
 input-unknown-word = I don't know “{ $word }”. You can send { $known }. If it is a username, write it with its @.
 input-unknown-amount = I don't know “{ $word }”. Please write the amount in digits, for example <code>0.5</code>, or write <code>all</code>. You can send { $known }.
 input-unknown-rest = I don't know “{ $word }”. You can send { $known }, and nothing else goes after the amount.
+input-unknown-network = I don't know the network “{ $word }”. You can send on { $known }.
 input-unknown-asset = I don't know “{ $word }”. The assets here are { $known }.
 input-amount-empty = Please write an amount, for example <code>0.5</code>.
 input-amount-comma = Please use a decimal point and no commas, for example <code>0.5</code>.

@@ -76,7 +76,7 @@ async fn balance(context: &Context, user: &User) -> Result<Html, HandlerError> {
             None => html!("balance-unavailable", network = &network.name),
         });
         if *chain_id != primary {
-            parts.push(html!("network-not-sent-on"));
+            parts.push(html!("network-named", network = &network.short_name));
         }
     }
     Ok(Html::paragraphs(parts))

@@ -46,7 +46,7 @@ async fn show(context: &Context, user: &User) -> HandlerResult {
         parts.push(message(account.address, network));
         // The first is the primary one.
         if position > 0 {
-            parts.push(html!("network-not-sent-on"));
+            parts.push(html!("network-named", network = &network.short_name));
         }
     }
     let text = Html::paragraphs(parts);

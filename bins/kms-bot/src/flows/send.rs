@@ -6,6 +6,8 @@
 
 use async_trait::async_trait;
 use futures::FutureExt;
+use kms_client::ClientError;
+use kms_types::wire::Network;
 use kms_types::{Asset, QuoteAmount, Recipient, TelegramId, TypedAmount, TypedRecipient};
 use teloxide_core::types::MessageId;
 
@@ -95,13 +97,13 @@ async fn begin(context: &Context, user: &User, arguments: SendArguments) -> Hand
     if context.account(user).await?.is_none() {
         return Ok(());
     }
-    let SendArguments { to, amount, asset } = arguments;
-    let asset = asset.unwrap_or_default();
+    let SendArguments { to, amount, asset, on } = arguments;
+    let money = Money { asset: asset.unwrap_or_default(), on };
     match (to, amount) {
-        (Some(to), Some(amount)) => quote::quote(context, user, to, amount, asset).await,
-        (Some(to), None) => ask_amount(context, user, to, asset).await,
+        (Some(to), Some(amount)) => quote::quote(context, user, to, amount, money).await,
+        (Some(to), None) => ask_amount(context, user, to, money).await,
         (None, amount) => {
-            context.expect(user.id, AskRecipient { amount, asset });
+            context.expect(user.id, AskRecipient { amount, money });
             let text = html!("send-ask-recipient");
             context.telegram.send(user.id, &text, cancel::keyboard(context, user.id)).await?;
             Ok(())
@@ -109,8 +111,41 @@ async fn begin(context: &Context, user: &User, arguments: SendArguments) -> Hand
     }
 }
 
+/// What is sent.
+#[derive(Clone, Debug)]
+struct Money {
+    asset: Asset,
+    /// The network that the sender named; else the primary one.
+    on: Option<Network>,
+}
+
+impl Money {
+    /// The network that it is on.
+    async fn network(&self, context: &Context) -> Result<Network, ClientError> {
+        match &self.on {
+            Some(network) => Ok(network.clone()),
+            None => context.network.get().await,
+        }
+    }
+
+    /// The networks whose assets the sender can name next: the named one, or all of them.
+    async fn networks(&self, context: &Context) -> Result<Vec<Network>, ClientError> {
+        match &self.on {
+            Some(network) => Ok(vec![network.clone()]),
+            None => context.network.all().await,
+        }
+    }
+
+    /// The same, unless the sender has named another asset or network since.
+    fn or(&self, asset: Option<Asset>, on: Option<Network>) -> Self {
+        let asset = asset.unwrap_or_else(|| self.asset.clone());
+        Self { asset, on: on.or_else(|| self.on.clone()) }
+    }
+}
+
 /// The command that asks for what is missing of a payment.
-fn command(to: Option<&TypedRecipient>, amount: Option<QuoteAmount>, asset: &Asset) -> String {
+fn command(to: Option<&TypedRecipient>, amount: Option<QuoteAmount>, money: &Money) -> String {
+    let Money { asset, on } = money;
     let to = to.map(|to| match to {
         TypedRecipient::Named(recipient) => recipient.to_string(),
         TypedRecipient::User(id) => format!("tg://user?id={id}"),
@@ -119,14 +154,15 @@ fn command(to: Option<&TypedRecipient>, amount: Option<QuoteAmount>, asset: &Ass
         Asset::Native => None,
         Asset::Token(symbol) => Some(symbol.to_string()),
     };
-    let words = [Some(format!("/{}", button::WORD)), to, amount.map(String::from), symbol];
+    let on = on.as_ref().map(|network| format!("on {}", network.short_name));
+    let words = [Some(format!("/{}", button::WORD)), to, amount.map(String::from), symbol, on];
     words.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
 /// Waits for the recipient.
 struct AskRecipient {
     amount: Option<QuoteAmount>,
-    asset: Asset,
+    money: Money,
 }
 
 #[async_trait]
@@ -140,7 +176,7 @@ impl Step for AskRecipient {
     }
 
     fn resume(&self) -> String {
-        command(None, self.amount.clone(), &self.asset)
+        command(None, self.amount.clone(), &self.money)
     }
 
     fn is_answer(&self, text: &str) -> bool {
@@ -184,10 +220,9 @@ impl Step for AskRecipient {
 
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
         let Answer { user, words, .. } = answer;
-        let network = context.network.get().await?;
-        if let Some((to, amount, asset)) = with_amount(words, Assets::of(Some(&network))) {
-            let asset = asset.unwrap_or_else(|| self.asset.clone());
-            return quote::quote(context, user, to, amount, asset).await;
+        let networks = self.money.networks(context).await?;
+        if let Some((to, amount, money)) = self.with_amount(words, Assets::of(&networks)) {
+            return quote::quote(context, user, to, amount, money).await;
         }
         match self.read(context, words).await {
             Ok(to) => self.pay(context, user, to).await,
@@ -196,24 +231,25 @@ impl Step for AskRecipient {
     }
 }
 
-/// Reads an answer of several words that names both a recipient and an amount.
-fn with_amount(
-    words: &str,
-    assets: Assets<'_>,
-) -> Option<(TypedRecipient, QuoteAmount, Option<Asset>)> {
-    let words = words.split_whitespace();
-    words.clone().find(|word| TypedRecipient::is_marked(word))?;
-    let SendArguments { to, amount, asset } = SendArguments::parse(words, assets).ok()?;
-    Some((to?, amount?, asset))
-}
-
 impl AskRecipient {
+    /// Reads an answer of several words that names both a recipient and an amount.
+    fn with_amount(
+        &self,
+        words: &str,
+        assets: Assets<'_>,
+    ) -> Option<(TypedRecipient, QuoteAmount, Money)> {
+        let words = words.split_whitespace();
+        words.clone().find(|word| TypedRecipient::is_marked(word))?;
+        let SendArguments { to, amount, asset, on } = SendArguments::parse(words, assets).ok()?;
+        Some((to?, amount?, self.money.or(asset, on)))
+    }
+
     /// Reads a recipient. A bare word is refused: it may be anything.
     async fn read(&self, context: &Context, text: &str) -> Result<TypedRecipient, InputError> {
         if !TypedRecipient::is_meant(text) {
             return Err(InputError::UnmarkedRecipient);
         }
-        let chain_id = context.network.get().await.ok().map(|network| network.chain_id);
+        let chain_id = self.money.network(context).await.ok().map(|network| network.chain_id);
         Ok(TypedRecipient::parse(text, chain_id)?)
     }
 
@@ -235,8 +271,8 @@ impl AskRecipient {
 
     async fn pay(&self, context: &Context, user: &User, to: TypedRecipient) -> HandlerResult {
         match self.amount.clone() {
-            None => ask_amount(context, user, to, self.asset.clone()).await,
-            Some(amount) => quote::quote(context, user, to, amount, self.asset.clone()).await,
+            None => ask_amount(context, user, to, self.money.clone()).await,
+            Some(amount) => quote::quote(context, user, to, amount, self.money.clone()).await,
         }
     }
 }
@@ -245,14 +281,14 @@ async fn ask_amount(
     context: &Context,
     user: &User,
     to: TypedRecipient,
-    asset: Asset,
+    money: Money,
 ) -> HandlerResult {
-    let network = context.network.get().await?;
-    let symbol = match &asset {
+    let network = money.network(context).await?;
+    let symbol = match &money.asset {
         Asset::Native => network.symbol.as_str(),
         Asset::Token(symbol) => symbol.as_str(),
     };
-    let examples = match (&asset, network.tokens.first()) {
+    let examples = match (&money.asset, network.tokens.first()) {
         (Asset::Native, Some(token)) => {
             html!("send-amount-examples-token", symbol = &token.symbol)
         }
@@ -269,7 +305,7 @@ async fn ask_amount(
     };
     let text =
         html!("send-ask-amount", symbol = symbol, recipient = recipient, examples = examples);
-    context.expect(user.id, AskAmount { to, asset });
+    context.expect(user.id, AskAmount { to, money });
     context.telegram.send(user.id, &text, cancel::keyboard(context, user.id)).await?;
     Ok(())
 }
@@ -277,8 +313,8 @@ async fn ask_amount(
 /// Waits for the amount.
 struct AskAmount {
     to: TypedRecipient,
-    /// The asset if the answer does not name one.
-    asset: Asset,
+    /// What is sent if the answer does not name another asset.
+    money: Money,
 }
 
 #[async_trait]
@@ -292,7 +328,7 @@ impl Step for AskAmount {
     }
 
     fn resume(&self) -> String {
-        command(Some(&self.to), None, &self.asset)
+        command(Some(&self.to), None, &self.money)
     }
 
     fn is_answer(&self, text: &str) -> bool {
@@ -301,17 +337,19 @@ impl Step for AskAmount {
 
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
         let Answer { user, words, .. } = answer;
-        let mut parsed = Assets::of(Some(&context.network.get().await?)).parse_amount(words);
+        let network = self.money.network(context).await?;
+        let mut parsed = Assets::on(&network).parse_amount(words);
         if parsed.is_err() {
             // It may name a token that is new.
-            let network = context.network.get_recent().await?;
-            parsed = Assets::of(Some(&network)).parse_amount(words);
+            let recent = context.network.all_recent().await?;
+            let known = recent.iter().find(|recent| recent.chain_id == network.chain_id);
+            parsed = Assets::on(known.unwrap_or(&network)).parse_amount(words);
         }
         match parsed {
             Err(error) => refuse(context, user, &error).await,
             Ok((amount, asset)) => {
-                let asset = asset.unwrap_or_else(|| self.asset.clone());
-                quote::quote(context, user, self.to.clone(), amount, asset).await
+                let money = self.money.or(asset, None);
+                quote::quote(context, user, self.to.clone(), amount, money).await
             }
         }
     }

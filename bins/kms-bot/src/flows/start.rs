@@ -80,7 +80,7 @@ impl Button for HowRecoveryWorks {
 }
 
 fn no_arguments(flows: Flows) -> Arguments<'static> {
-    Arguments { words: "".split_whitespace(), assets: Assets::of(None), flows }
+    Arguments { words: "".split_whitespace(), assets: Assets::of(&[]), flows }
 }
 
 async fn start(context: &Context, user: &User, flows: Flows) -> HandlerResult {
@@ -122,8 +122,8 @@ async fn run_request(context: &Context, user: &User, key: String, flows: Flows) 
         return start(context, user, flows).await;
     };
     // As recent as if the command were typed here: it may name a token that is new.
-    let network = context.network.get_recent().await?;
-    match flow.parse(Arguments { words, assets: Assets::of(Some(&network)), flows }) {
+    let networks = context.network.all_recent().await?;
+    match flow.parse(Arguments { words, assets: Assets::of(&networks), flows }) {
         Ok(action) => action.run(context, user).await,
         Err(ArgumentsError::Invalid(error)) => context.send(user.id, error.message()).await,
         Err(ArgumentsError::Unexpected | ArgumentsError::Password) => {

@@ -29,10 +29,10 @@ pub(super) enum ParseCommandError {
 pub(super) fn parse_command(
     text: &str,
     bot_username: &str,
-    network: Option<&Network>,
+    networks: &[Network],
 ) -> Result<Action, ParseCommandError> {
     let (flow, words) = split_command(text, bot_username).ok_or(ParseCommandError::Unknown)?;
-    let arguments = Arguments { words, assets: Assets::of(network), flows: FLOWS };
+    let arguments = Arguments { words, assets: Assets::of(networks), flows: FLOWS };
     match flow.parse(arguments) {
         Ok(action) => Ok(action),
         Err(ArgumentsError::Unexpected) => Err(ParseCommandError::UnexpectedArguments(flow.word())),
@@ -63,7 +63,7 @@ pub(super) fn find_flow(word: &str) -> Option<&'static dyn Flow> {
 /// The action of a command without arguments.
 pub(super) fn parse_bare_command(flow: &dyn Flow) -> Result<Action, ArgumentsError> {
     let words = "".split_whitespace();
-    flow.parse(Arguments { words, assets: Assets::of(None), flows: FLOWS })
+    flow.parse(Arguments { words, assets: Assets::of(&[]), flows: FLOWS })
 }
 
 /// What follows a word in the shape of a command, which itself is no password; else the whole text.
@@ -84,11 +84,11 @@ pub(super) fn without_slash(context: &Context, text: &str) -> Option<String> {
     let meant = FLOWS.iter().find(|flow| flow.is_meant(text));
     let words = meant.map(|flow| format!("/{} {}", flow.word(), text.trim()));
     let mut commands = [Some(format!("/{}", text.trim())), words].into_iter().flatten();
-    let network = context.network.cached();
+    let networks = context.network.all_cached();
     // The link in place of a mention is nothing to write.
     let is_command = |command: &String| {
         !command.contains("tg://")
-            && parse_command(command, &context.bot_username, network.as_ref()).is_ok()
+            && parse_command(command, &context.bot_username, &networks).is_ok()
     };
     let command = commands.find(is_command)?;
     let (flow, words) = split_command(&command, &context.bot_username)?;
@@ -101,8 +101,8 @@ pub(super) fn without_slash(context: &Context, text: &str) -> Option<String> {
 pub(super) fn with_a_space(context: &Context, text: &str) -> Option<String> {
     let (word, rest) = text.trim().split_once('@').filter(|(word, _)| !word.contains(' '))?;
     let command = format!("{word} @{rest}");
-    let network = context.network.cached();
-    parse_command(&command, &context.bot_username, network.as_ref()).ok()?;
+    let networks = context.network.all_cached();
+    parse_command(&command, &context.bot_username, &networks).ok()?;
     command.strip_prefix('/').map(str::to_owned)
 }
 
@@ -153,7 +153,7 @@ mod tests {
 
     /// The word of the command that a text runs.
     fn parse(text: &str) -> Result<&'static str, ParseCommandError> {
-        parse_command(text, "wallet_bot", None)?;
+        parse_command(text, "wallet_bot", &[])?;
         Ok(split_command(text, "wallet_bot").unwrap().0.word())
     }
 

@@ -92,9 +92,9 @@ fn keep_command(context: &Context, message: &TextMessage, group: Group) -> Strin
     let Some((flow, words)) = split_command(text, &context.bot_username) else {
         return String::new();
     };
-    let network = context.network.cached();
+    let networks = context.network.all_cached();
     let arguments = words.collect::<Vec<_>>().join(" ");
-    let command = with_author(flow, &arguments, group, network.as_ref()).unwrap_or(arguments);
+    let command = with_author(flow, &arguments, group, &networks).unwrap_or(arguments);
     if command.is_empty() {
         return flow.word().to_owned();
     }
@@ -109,11 +109,11 @@ fn with_author(
     flow: &dyn Flow,
     arguments: &str,
     group: Group,
-    network: Option<&Network>,
+    networks: &[Network],
 ) -> Option<String> {
     let author = group.replies_to.filter(|_| flow.pays_author())?;
     let all = format!("{arguments} tg://user?id={author}");
-    let (words, assets) = (all.split_whitespace(), Assets::of(network));
+    let (words, assets) = (all.split_whitespace(), Assets::of(networks));
     match flow.parse(Arguments { words, assets, flows: FLOWS }) {
         Err(ArgumentsError::Invalid(InputError::SendWords | InputError::SecondRecipient)) => None,
         Ok(_) | Err(_) => Some(all.trim_start().to_owned()),

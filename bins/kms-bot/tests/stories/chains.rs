@@ -1,5 +1,5 @@
-//! A second chain: the chat shows what there is on both, and sends on the primary one. Both have a
-//! coin with the same symbol.
+//! A second chain: the chat shows what there is on both, and sends on the primary one unless a
+//! payment names the other. Both have a coin with the same symbol.
 
 use kms_client::Page;
 use kms_sandbox::StageOptions;
@@ -22,7 +22,7 @@ async fn world() -> World {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_chains_are_shown_and_the_primary_one_is_sent_on() {
+async fn two_chains_are_shown_and_a_payment_names_its_network_or_is_on_the_primary_one() {
     let mut world = world().await;
     let ann = &mut world.ann;
     ann.says("/balance");
@@ -31,8 +31,8 @@ async fn two_chains_are_shown_and_the_primary_one_is_sent_on() {
     let receive = ann.bot_with("receive-address", &["Sandbox", "Second"]).await;
     for shown in [balance, receive] {
         let second = shown.text.split_once("Second").unwrap().1;
-        assert!(texts::is("network-not-sent-on", second), "{}", shown.text);
-        assert!(!texts::is("network-not-sent-on", shown.text.split_once("Second").unwrap().0));
+        assert!(texts::is_with("network-named", &["on second"], second), "{}", shown.text);
+        assert!(!texts::is("network-named", shown.text.split_once("Second").unwrap().0));
     }
     ann.says("/limit 5");
     ann.bot_with("limit-title", &["Sandbox", "Second"]).await;
@@ -44,6 +44,20 @@ async fn two_chains_are_shown_and_the_primary_one_is_sent_on() {
     assert_eq!((sent.len(), sent[0].chain_id), (1, world.stage.anvil.chain_id()));
     assert!(matches!(sent[0].state, TransferState::Mined | TransferState::Final));
     assert_eq!(world.balance(&world.bob).await, coins("0.5"));
+    let ann = &mut world.ann;
+    ann.says("/send @bob 1 ETH on third");
+    ann.bot_with("input-unknown-network", &["third", "second"]).await;
+    ann.confirms("/send @bob 1.5 ETH on second").await;
+    ann.says(ANNS);
+    ann.bot_with("transfer-confirmed", &["1.5 ETH on Second"]).await;
+    world.bob.bot_with("notice-arriving", &["1.5 ETH on Second"]).await;
+    // The amount is asked for on the network that was named.
+    world.ann.says("/send @bob on second");
+    world.ann.bot("send-ask-amount").await;
+    world.ann.says("0.25");
+    let screen = world.ann.bot_with("send-quote", &["0.25 ETH", "Second"]).await;
+    let quoted = world.stage.client.transfer(transfer_of(&screen)).await.unwrap().unwrap();
+    assert_eq!(quoted.chain_id, SECOND);
     // What a chain that does not answer has is not shown as nothing.
     world.stage.second.as_mut().unwrap().kill().unwrap();
     world.bob.says("/balance");

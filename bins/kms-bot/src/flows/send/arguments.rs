@@ -1,11 +1,15 @@
 //! The arguments of `/send`.
 
+use kms_types::wire::Network;
 use kms_types::{
     AmountError, Asset, QuoteAmount, TypedAmount, TypedRecipient, TypedRecipientError,
 };
 
 use crate::assets::Assets;
 use crate::input::InputError;
+
+/// The word before the name of a network.
+const ON: &str = "on";
 
 /// What `/send` was given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,15 +18,43 @@ pub(super) struct SendArguments {
     pub(super) amount: Option<QuoteAmount>,
     /// The asset, if one is named.
     pub(super) asset: Option<Asset>,
+    /// The network, if one is named, or if the asset is on one other network alone.
+    pub(super) on: Option<Network>,
 }
 
 impl SendArguments {
+    /// Parses recipient, amount, symbol and `on` with a network, in any order.
+    ///
+    /// Without a network, the payment is on the first one; one that can be read on a single other
+    /// network alone, because that one has the asset, is on that one.
+    pub(super) fn parse<'a>(
+        words: impl Iterator<Item = &'a str> + Clone,
+        assets: Assets<'_>,
+    ) -> Result<Self, InputError> {
+        let (words, on) = take_network(words, assets)?;
+        let read = |network: &Network| -> Result<Self, InputError> {
+            let arguments = Self::read(words.iter().copied(), Assets::on(network))?;
+            Ok(Self { on: Some(network.clone()), ..arguments })
+        };
+        if let Some(network) = on {
+            return read(network);
+        }
+        Self::read(words.iter().copied(), assets).or_else(|error| {
+            let others = assets.networks().iter().skip(1).filter_map(|it| read(it).ok());
+            let mut others = others.filter(|arguments| arguments.asset.is_some());
+            match (others.next(), others.next()) {
+                (Some(only), None) => Ok(only),
+                (None, _) | (Some(_), Some(_)) => Err(error),
+            }
+        })
+    }
+
     /// Parses recipient, amount and symbol, in any order.
     ///
     /// A bare word is a username only directly behind `/send` or `to`: anywhere else it may be
     /// meant as a token that is not known here. A symbol is never a username; a user whose name is
     /// a symbol is paid by `@name`. A symbol that begins with a digit needs an amount beside it.
-    pub(super) fn parse<'a>(
+    fn read<'a>(
         mut words: impl Iterator<Item = &'a str> + Clone,
         assets: Assets<'_>,
     ) -> Result<Self, InputError> {
@@ -82,11 +114,32 @@ impl SendArguments {
     }
 }
 
-/// Reports whether words are a recipient and an amount, and at most a symbol and `to` beside them.
-pub(super) fn are_meant<'a>(words: impl Iterator<Item = &'a str>) -> bool {
+/// Takes `on` and the name of a network out of the words, if there are several networks.
+fn take_network<'a, 'n>(
+    words: impl Iterator<Item = &'a str>,
+    assets: Assets<'n>,
+) -> Result<(Vec<&'a str>, Option<&'n Network>), InputError> {
+    let (mut words, mut rest, mut on) = (words.peekable(), Vec::new(), None);
+    while let Some(word) = words.next() {
+        let is_on = word.eq_ignore_ascii_case(ON)
+            && !assets.networks().is_empty()
+            && assets.find(word).is_none();
+        match words.next_if(|_name| is_on) {
+            Some(name) => set(&mut on, assets.expect_network(name)?)?,
+            None => rest.push(word),
+        }
+    }
+    Ok((rest, on))
+}
+
+/// Reports whether words are a recipient and an amount, and at most a symbol, `to` and `on` with a
+/// network beside them.
+pub(super) fn are_meant<'a>(mut words: impl Iterator<Item = &'a str>) -> bool {
     let (mut recipients, mut amounts, mut others) = (0, 0, 0);
-    for word in words {
-        if TypedAmount::is_meant(word) {
+    while let Some(word) = words.next() {
+        if word.eq_ignore_ascii_case(ON) {
+            words.next();
+        } else if TypedAmount::is_meant(word) {
             amounts += 1;
         } else if TypedRecipient::is_marked(word) {
             recipients += 1;
@@ -161,7 +214,8 @@ mod tests {
         let amount = Some(amount).filter(|amount| !amount.is_empty());
         let amount = amount.map(|amount| amount.to_owned().try_into().unwrap());
         let asset = Some(asset).filter(|asset| !asset.is_empty());
-        Ok(SendArguments { to, amount, asset: asset.map(|asset| asset.parse().unwrap()) })
+        let asset = asset.map(|asset| asset.parse().unwrap());
+        Ok(SendArguments { to, amount, asset, on: None })
     }
 
     #[test]
@@ -230,8 +284,63 @@ mod tests {
     }
 
     #[test]
+    fn a_payment_names_its_network_or_is_on_the_first() {
+        let token = |symbol: &str| Token {
+            symbol: symbol.parse().unwrap(),
+            address: [1; 20].into(),
+            decimals: 6,
+        };
+        let network = |chain_id, name: &str, symbol: &str, tokens: &[&str]| Network {
+            short_name: name.to_lowercase(),
+            name: name.to_owned(),
+            chain_id,
+            symbol: symbol.to_owned(),
+            tokens: tokens.iter().copied().map(token).collect(),
+            explorer: None,
+        };
+        let networks = [
+            network(1, "Ethereum", "ETH", &["USDC"]),
+            network(8_453, "Base", "ETH", &["USDC", "AERO"]),
+            network(137, "Polygon", "POL", &["USDC", "DAI"]),
+            network(100, "Gnosis", "xDAI", &["DAI"]),
+        ];
+        let read = |words: &str, networks: &[Network]| {
+            SendArguments::parse(words.split_whitespace(), Assets::of(networks))
+        };
+        let on = |words: &str| read(words, &networks).map(|found| found.on.map(|it| it.chain_id));
+        for (words, chain_id) in [
+            ("@bob 5 USDC", None),
+            ("@bob 5", None),
+            ("@bob 5 USDC on base", Some(8_453)),
+            ("on Base, 5 usdc @bob", Some(8_453)),
+            ("5 eth ON BASE to bob", Some(8_453)),
+            ("@bob 5 on polygon", Some(137)),
+            ("@bob 5 on ethereum", Some(1)),
+            // An asset of one other network alone.
+            ("@bob 5 POL", Some(137)),
+            ("5aero @bob", Some(8_453)),
+            ("on polygon", Some(137)),
+        ] {
+            assert_eq!(on(words), Ok(chain_id), "{words}");
+        }
+        let paid = read("on base bob 5 usdc", &networks).unwrap();
+        assert_eq!(SendArguments { on: None, ..paid }, pays("@bob", "5", "USDC").unwrap());
+        for words in ["@bob 5 on mainnet", "@bob 5 on @ann"] {
+            let refused = on(words);
+            assert!(matches!(refused, Err(InputError::UnknownNetwork { .. })), "{words}");
+        }
+        // Two networks have it, the named one does not, two are named, or none is.
+        for words in ["@bob 5 DAI", "@bob 5 POL on base", "@bob 5 on base on base", "@bob 5 on"] {
+            assert!(on(words).is_err(), "{words}");
+        }
+        // With one network there is none to name.
+        let refused = read("@bob 5 on ethereum", &networks[..1]);
+        assert!(matches!(refused, Err(InputError::UnknownRest { .. })), "{refused:?}");
+    }
+
+    #[test]
     fn a_sentence_is_not_meant_as_a_payment() {
-        for words in ["@bob 0.5", "0.5 ETH to @bob", "5 usdc t.me/bob"] {
+        for words in ["@bob 0.5", "0.5 ETH to @bob", "5 usdc t.me/bob", "@bob 5 usdc on base"] {
             assert!(are_meant(words.split_whitespace()), "{words}");
         }
         for words in ["@bob", "0.5", "orange ladder 5 sings.", "@bob @ann 1", "to 5 usdc"] {

@@ -5,9 +5,9 @@ use kms_types::wire::{Account, QuoteTransfer};
 use kms_types::{Asset, QuoteAmount, Recipient, TelegramId, TransferId, TypedRecipient, Username};
 use teloxide_core::types::MessageId;
 
-use super::screen;
 use super::signing::expect_on_page;
 use super::terms::ClientRef;
+use super::{Money, screen};
 use crate::chat::incoming::User;
 use crate::chat::keyboard::Keyboard;
 use crate::chat::telegram::Profile;
@@ -17,19 +17,19 @@ use crate::page::Place;
 use crate::problems::problem;
 use crate::texts::{Html, html};
 
-/// Quotes a payment on the chain that the chat sends on, in a new message.
+/// Quotes a payment in a new message.
 pub(super) async fn quote(
     context: &Context,
     user: &User,
     to: TypedRecipient,
     amount: QuoteAmount,
-    asset: Asset,
+    money: Money,
 ) -> HandlerResult {
     context.end_step(user.id);
-    let chain_id = context.network.get().await?.chain_id;
+    let chain_id = money.network(context).await?.chain_id;
     let text = html!("send-looking-up");
     let message = context.working(user.id, &text, String::new()).await?;
-    quote_in(context, user, message, to, amount, asset, chain_id).await
+    quote_in(context, user, message, to, amount, money.asset, chain_id).await
 }
 
 /// Quotes a payment in a message that exists. The transfer refers to the message.

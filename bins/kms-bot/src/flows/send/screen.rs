@@ -372,7 +372,7 @@ mod tests {
                 "cancel_requested_at": cancel, "warnings": [], "created_at": 0, "expires_at": 0,
             }))
             .unwrap();
-            let outcome = outcome(&sent, &network, &party(&sent.to));
+            let outcome = outcome(&sent, &network, &super::party(&sent.to));
             assert!(outcome.as_str().contains(waiting(&sent).as_str()));
             (waiting(&sent), status(&sent))
         };
