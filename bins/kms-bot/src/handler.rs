@@ -185,7 +185,7 @@ async fn recover(
     let text = match failure {
         Failure::Error(HandlerError::Kms(error)) => {
             context.network.correct(&error).await;
-            problem(&error, context.network.cached().as_ref())
+            problem(&error, None)
         }
         Failure::Error(HandlerError::Telegram(_)) => html!("problem-telegram"),
         Failure::Panicked | Failure::Error(HandlerError::Unfinished) => html!("problem-internal"),
