@@ -204,7 +204,7 @@ async fn a_stopping_server_sends_its_clients_elsewhere_before_it_stops_listening
     let client = server.client(&env, &token);
     let certificate = reqwest::Certificate::from_pem(env.certificate.as_bytes()).unwrap();
     let raw = reqwest::Client::builder().add_root_certificate(certificate).build().unwrap();
-    let url = format!("https://localhost:{}/v1/network", server.port);
+    let url = format!("https://localhost:{}/v1/networks", server.port);
     let connection = async || {
         let answer = raw.get(&url).send().await.unwrap();
         answer.headers().get("connection").map(|value| value.to_str().unwrap().to_owned())
