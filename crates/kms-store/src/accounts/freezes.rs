@@ -6,7 +6,7 @@ use kms_core::freeze::FreezeChange;
 use kms_core::ports::{FreezeStore, FreezeWritten, StoreError};
 use kms_types::{AccountId, EventKind, Timestamp};
 
-use super::rows::{self, AccountRow, Row, WalletRow, joined};
+use super::rows::{self, AccountRow, WalletRow, joined};
 use crate::database::Database;
 use crate::events::{self, About};
 use crate::recoveries;
@@ -51,13 +51,14 @@ impl FreezeStore for Database {
     ) -> Result<Vec<AccountId>, StoreError> {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
-            // The latest first, so that rows that cannot be read do not fill every page.
-            let rows: Vec<Row> = joined!()
-                .filter(accounts::unfreezes_at.le(now.0))
-                .order(accounts::unfreezes_at.desc())
-                .limit(limit.into())
-                .load(connection)?;
-            rows::changeable(connection, rows, &keys)
+            rows::changeable(connection, &keys, limit, |connection, after| {
+                joined!()
+                    .filter(accounts::unfreezes_at.le(now.0))
+                    .order((accounts::unfreezes_at.desc(), accounts::id))
+                    .limit(limit.into())
+                    .offset(after)
+                    .load(connection)
+            })
         })
         .await
     }

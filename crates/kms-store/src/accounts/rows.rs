@@ -366,26 +366,37 @@ pub(crate) fn parse(
     Ok(parsed)
 }
 
-/// Returns the ids of the rows that can be changed, and logs the others.
+/// Returns the ids of a page of rows that can be changed, and logs the others. A page in which no
+/// row can be changed keeps none of the next from being found: `read` returns the rows after this
+/// many.
 pub(super) fn changeable(
     connection: &mut AnyConnection,
-    rows: Vec<Row>,
     keys: &ServerKeys,
+    limit: u32,
+    read: impl Fn(&mut AnyConnection, i64) -> QueryResult<Vec<Row>>,
 ) -> Result<Vec<AccountId>, Failure> {
-    let mut ids = Vec::new();
-    for row in rows {
-        match parse(row, keys) {
-            Ok(account) if is_older_than_audit(connection, &account)? => {
-                let account = account.id;
-                tracing::error!(event = "row_unreadable", %account, "account older than its audit");
-            }
-            Ok(account) => ids.push(account.id),
-            Err(error) => {
-                tracing::error!(%error, event = "row_unreadable", "unreadable account");
+    let (limit, mut after) = (i64::from(limit), 0);
+    loop {
+        let rows = read(connection, after)?;
+        let is_last = rows.len() < usize::try_from(limit).unwrap_or(usize::MAX);
+        let mut ids = Vec::new();
+        for row in rows {
+            match parse(row, keys) {
+                Ok(account) if is_older_than_audit(connection, &account)? => {
+                    let (event, account) = ("row_unreadable", account.id);
+                    tracing::error!(event, %account, "account older than its audit");
+                }
+                Ok(account) => ids.push(account.id),
+                Err(error) => {
+                    tracing::error!(%error, event = "row_unreadable", "unreadable account");
+                }
             }
         }
+        if is_last || !ids.is_empty() {
+            return Ok(ids);
+        }
+        after += limit;
     }
-    Ok(ids)
 }
 
 impl WalletRow {

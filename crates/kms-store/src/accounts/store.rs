@@ -197,13 +197,14 @@ impl AccountStore for Database {
     ) -> Result<Vec<AccountId>, StoreError> {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
-            // The latest first, so that rows that cannot be read do not fill every page.
-            let rows: Vec<rows::Row> = rows::joined!()
-                .filter(accounts::page_only_until.le(now.0))
-                .order(accounts::page_only_until.desc())
-                .limit(limit.into())
-                .load(connection)?;
-            rows::changeable(connection, rows, &keys)
+            rows::changeable(connection, &keys, limit, |connection, after| {
+                rows::joined!()
+                    .filter(accounts::page_only_until.le(now.0))
+                    .order((accounts::page_only_until.desc(), accounts::id))
+                    .limit(limit.into())
+                    .offset(after)
+                    .load(connection)
+            })
         })
         .await
     }

@@ -75,10 +75,12 @@ async fn due_leaves_are_found_past_unreadable_rows(subject: Subject) {
         }
         ids.push(account.id);
     }
-    let due = async |now| database.due_page_leaves(Timestamp(now), 10).await.unwrap();
-    assert_eq!((due(10).await, due(12).await), (vec![], vec![ids[1], ids[0]]));
+    let due = async |now, limit| database.due_page_leaves(Timestamp(now), limit).await.unwrap();
+    assert_eq!((due(10, 10).await, due(12, 10).await), (vec![], vec![ids[1], ids[0]]));
     if !subject.url.ends_with(":memory:") {
-        subject.tamper(&format!("update accounts set page_only_until = 0 where id = '{}'", ids[2]));
-        assert_eq!(due(12).await, [ids[1], ids[0]]);
+        subject.tamper(&format!("update accounts set page_only_since = 1 where id = '{}'", ids[2]));
+        assert_eq!(due(13, 10).await, [ids[1], ids[0]]);
+        // Also if they fill the first page.
+        assert_eq!(due(13, 1).await, [ids[1]]);
     }
 }
