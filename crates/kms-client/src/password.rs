@@ -1,7 +1,12 @@
 //! The password hash, version 1: "Password hash" in `FORMAT.md` of `kms-core`.
 
+use std::num::NonZero;
+use std::sync::LazyLock;
+use std::thread::available_parallelism;
+
 use kms_types::{PasswordHash, TelegramId};
 use sha2::Sha256;
+use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use crate::fold::fold_password;
@@ -9,14 +14,29 @@ use crate::fold::fold_password;
 const LABEL: &str = "wallet-kms/v1/password-hash:";
 const ROUNDS: u32 = 600_000;
 
+/// As many passwords are stretched at once as there are cores. The others wait in their order: more
+/// at once would be slower for all of them, and occupy a thread each.
+static PERMITS: LazyLock<Semaphore> =
+    LazyLock::new(|| Semaphore::new(available_parallelism().map_or(1, NonZero::get)));
+
 /// Derives the password hash on a thread for blocking work.
 ///
 /// # Panics
 /// When the runtime shuts down meanwhile.
 pub async fn hash_password(telegram_id: TelegramId, password: &str) -> PasswordHash {
     let password = Zeroizing::new(password.to_owned());
-    let work = move || hash_password_blocking(telegram_id, &password);
-    #[expect(clippy::expect_used, reason = "the work does not panic")]
+    with_permit(move || hash_password_blocking(telegram_id, &password)).await
+}
+
+/// Does `work` on a thread for blocking work, when there is a permit.
+#[expect(clippy::expect_used, reason = "the semaphore stays open, and the work does not panic")]
+async fn with_permit<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let permit = PERMITS.acquire().await.expect("the semaphore stays open");
+    let work = move || {
+        // Held until the work ends, even if the caller is dropped.
+        let _permit = permit;
+        work()
+    };
     tokio::task::spawn_blocking(work).await.expect("stretching a password ends")
 }
 
@@ -34,7 +54,29 @@ pub fn hash_password_blocking(telegram_id: TelegramId, password: &str) -> Passwo
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
+
+    #[tokio::test]
+    async fn no_more_passwords_are_stretched_at_once_than_there_are_cores() {
+        static NOW: AtomicUsize = AtomicUsize::new(0);
+        static MOST: AtomicUsize = AtomicUsize::new(0);
+        let flood: Vec<_> = (0..200)
+            .map(|_| {
+                tokio::spawn(with_permit(|| {
+                    MOST.fetch_max(NOW.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    // Longer than it takes to begin the next one.
+                    std::thread::sleep(std::time::Duration::from_millis(5));
+                    NOW.fetch_sub(1, Ordering::SeqCst);
+                }))
+            })
+            .collect();
+        for one in flood {
+            one.await.unwrap();
+        }
+        assert!(MOST.load(Ordering::SeqCst) <= available_parallelism().unwrap().get());
+    }
 
     fn hex(hash: &PasswordHash) -> String {
         hash.expose().iter().map(|byte| format!("{byte:02x}")).collect()
