@@ -28,6 +28,7 @@ use kms_store::{ConnectError, Database, KeyDatabase, Step, open_key_database};
 use self::record::Record;
 use self::token::TokenCommand;
 pub use self::token::issue;
+use crate::clock::{self, Clocks};
 use crate::config::{DatabaseSettings, DatabaseUrl, KeyDatabaseSettings, Settings};
 use crate::database_url;
 
@@ -131,6 +132,19 @@ async fn connect(settings: Settings) -> anyhow::Result<Database> {
     let DatabaseSettings { url, auth, pool, .. } = settings.database;
     let url = database_url::source(url, auth).await?;
     Ok(Database::connect_by(url, pool, Arc::new(settings.server_keys)).await?)
+}
+
+/// Compares the clocks of this machine and the database, for an act that loosens something: its
+/// time extends waits, or is when a token or a proposal ends.
+async fn agreeing_clocks(database: &Database) -> anyhow::Result<Clocks> {
+    let clocks = clock::compare(database).await?;
+    let (skew, most) = (clocks.skew.as_secs_f64(), clock::MAX_SKEW.as_secs());
+    anyhow::ensure!(
+        clocks.skew <= clock::MAX_SKEW,
+        "the clocks of this machine and the database differ by {skew:.1} s; at most {most} s \
+         is allowed; nothing was changed"
+    );
+    Ok(clocks)
 }
 
 async fn open_keys(settings: &Settings) -> Result<Arc<dyn KeyDatabase>, ConnectError> {

@@ -6,7 +6,7 @@ use kms_types::AccountRef;
 use super::operator::{Reason, operator};
 use super::rescue::RescueCommand;
 use super::vault::Vault;
-use super::{rescue, say};
+use super::{agreeing_clocks, rescue, say};
 use crate::clock;
 use crate::config::Settings;
 
@@ -44,7 +44,9 @@ pub(super) async fn run(settings: Settings, command: AccountCommand) -> anyhow::
         }
         AccountCommand::Unfreeze(Freeze { account, reason }) => {
             let operator = operator(&format!("account unfreeze: {}", reason.0));
-            open(settings).await?.unfreeze(account, &operator, now).await?;
+            let vault = Vault::open(settings).await?;
+            agreeing_clocks(&vault.database).await?;
+            vault.custody().await?.unfreeze(account, &operator, now).await?;
             say("active");
         }
         AccountCommand::Rescue(command) => rescue::run(settings, command).await?,

@@ -10,8 +10,8 @@ use kms_types::RecoveryId;
 
 use super::operator::{Because, Why, operator};
 use super::record::Record;
-use super::say;
 use super::vault::Vault;
+use super::{agreeing_clocks, say};
 use crate::clock;
 use crate::config::Settings;
 
@@ -89,6 +89,9 @@ pub(super) async fn run(settings: Settings, command: RecoveriesCommand) -> anyho
         RecoveriesCommand::Pause(why) => {
             let record = Record::new(database, "recoveries_pause", "");
             let record = record.because(why.reason.as_ref());
+            // By the earlier clock, so that no wait is extended by less than the pause. A clock
+            // that is wrong does not prevent a pause.
+            let now = clock::compare(database).await.map_or(now, |clocks| clocks.earlier);
             record
                 .around(async || Ok(database.pause(Pausable::Recoveries, keys, now).await?))
                 .await?;
@@ -98,6 +101,7 @@ pub(super) async fn run(settings: Settings, command: RecoveriesCommand) -> anyho
             let record = Record::new(database, "recoveries_resume", "").because(Some(&reason));
             record
                 .around(async || {
+                    let now = agreeing_clocks(database).await?.later;
                     let caller = operator("recoveries resume");
                     let resumed = database.resume_recoveries(keys, owner_wait, &caller, now);
                     let resumed = resumed.await?;

@@ -10,8 +10,8 @@ use kms_store::Proposal;
 use kms_types::{AccountRef, EthAddress};
 
 use super::operator::{Person, Reason, operator};
-use super::say;
 use super::vault::Vault;
+use super::{agreeing_clocks, say};
 use crate::clock;
 use crate::config::Settings;
 
@@ -69,6 +69,7 @@ impl FromStr for WalletOf {
 pub(super) async fn run(settings: Settings, command: RescueCommand) -> anyhow::Result<()> {
     let vault = Vault::open(settings).await?;
     vault.check_owner().await?;
+    agreeing_clocks(&vault.database).await?;
     let custody = vault.custody().await?;
     let (what, done) = match &command {
         RescueCommand::Propose { what, .. } => (what, "proposed"),

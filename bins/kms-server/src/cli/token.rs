@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::operator::Why;
 use super::record::Record;
-use super::{connect, say};
+use super::{agreeing_clocks, connect, say};
 use crate::clock;
 use crate::config::{MAX_TOKEN_NAME, Settings};
 
@@ -69,7 +69,10 @@ pub(super) async fn run(settings: Settings, command: TokenCommand) -> anyhow::Re
             let lifetime = (!forever).then_some(lifetime);
             let record = Record::new(&database, "token_new", named(&name)?);
             let record = record.because(why.reason.as_ref());
-            let issue = async || issue(&database, name.clone(), scopes, lifetime).await;
+            let issue = async || {
+                agreeing_clocks(&database).await?;
+                issue(&database, name.clone(), scopes, lifetime).await
+            };
             let made = record.around(issue);
             say(made.await?.expose());
         }

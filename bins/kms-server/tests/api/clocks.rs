@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use kms_client::Client;
+use kms_server_testing::commands::{kms_server, output_text, succeeds};
 use kms_server_testing::requests::{COIN, confirm, create, hash, quote, telegram};
 use kms_server_testing::{ServerProcess, Stores, TestEnv, TestServer};
 use kms_store::Scope;
@@ -240,4 +241,39 @@ async fn nothing_is_wider_or_stuck_after_the_clock_of_the_database_jumped() {
     let id = request(&test).await.unwrap().id;
     complete(&test, id).await.unwrap();
     test.onboard(3, "carl", "carl").await;
+}
+
+/// What an operator loosens begins or ends by the clock of their machine. What protects does not
+/// wait for it.
+#[actix_web::test]
+async fn a_command_on_a_machine_whose_clock_is_wrong_loosens_nothing() {
+    let mut env = TestEnv::new(Stores::Embedded).unwrap();
+    env.recovery.wait_without_email = HOUR;
+    let test = TestServer::start(env).await;
+    test.ann_and_bob().await;
+    let body = RequestRecovery { id: RecoveryId::random() };
+    test.client.request_recovery(telegram(2), &body).await.unwrap();
+    let ready_at = async || test.client.recovery(telegram(2)).await.unwrap().unwrap().ready_at;
+    let run = |ahead: &str, arguments: &str| {
+        let ran = kms_server(&test.env, arguments).env("KMS_CLOCK_AHEAD", ahead).output().unwrap();
+        (ran.status.success(), output_text(&ran))
+    };
+    for ahead in ["144000000", "-144000000"] {
+        let before = ready_at().await;
+        assert!(run(ahead, "recoveries pause").0, "{ahead}");
+        assert!(run(ahead, "account freeze telegram:1 --reason ticket-1").0, "{ahead}");
+        for command in [
+            "recoveries resume --reason ticket-2",
+            "account unfreeze telegram:1 --reason ticket-3",
+            "token new another --scopes bot",
+        ] {
+            let (succeeded, text) = run(ahead, command);
+            assert!(!succeeded && text.contains("the clocks of this machine"), "{command}: {text}");
+        }
+        succeeds(&test.env, "recoveries resume --reason ticket-2");
+        assert!(ready_at().await > before, "{ahead}: the wait did not stop");
+        assert!(ready_at().await.since(before) < HOUR, "{ahead}: the wait was extended by more");
+        succeeds(&test.env, "account unfreeze telegram:1 --reason ticket-3");
+    }
+    assert!(!succeeds(&test.env, "token list").contains("another"));
 }
