@@ -60,9 +60,10 @@ pub enum KeyRingError {
 }
 
 /// The active key, which wraps, and older keys, which only unwrap.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct KeyRing {
-    active: Arc<dyn MasterKey>,
+    /// `None` in the default ring, which has no key: for acts that open and seal no wallet.
+    active: Option<Arc<dyn MasterKey>>,
     keys: BTreeMap<MasterKeyId, Arc<dyn MasterKey>>,
 }
 
@@ -82,13 +83,15 @@ impl KeyRing {
                 return Err(KeyRingError::DuplicateId(id));
             }
         }
-        Ok(Self { active, keys })
+        Ok(Self { active: Some(active), keys })
     }
 
     /// Returns the key that wraps.
-    #[must_use]
-    pub fn active(&self) -> &dyn MasterKey {
-        &*self.active
+    ///
+    /// # Errors
+    /// `Unavailable` if the ring has no key.
+    pub fn active(&self) -> Result<&dyn MasterKey, MasterKeyError> {
+        self.active.as_deref().ok_or_else(|| MasterKeyError::Unavailable("none was opened".into()))
     }
 
     /// Returns the key with this id.

@@ -48,11 +48,12 @@ impl WrapContext {
         let (prefix, secret) = plain.split_at_mut(LEN - 32);
         prefix.copy_from_slice(&self.prefix());
         secret.copy_from_slice(sck.expose());
+        let active = ring.active()?;
         Ok(WrappedSck {
             id: self.sck_id,
             account: self.account,
-            master_key: ring.active().id().clone(),
-            bytes: encrypt(ring.active(), plain.as_slice())?,
+            master_key: active.id().clone(),
+            bytes: encrypt(active, plain.as_slice())?,
         })
     }
 
@@ -160,7 +161,8 @@ mod tests {
     async fn a_ciphertext_of_another_length_is_damaged_whatever_the_provider_answers() {
         let (ring, owner) = (test_key::ring("kms-test"), owner());
         let wrapped = owner.wrap(&Sck::from_bytes(&[3; 32]), &ring).unwrap();
-        let key = Unreachable(wrapped.master_key.clone(), ring.active().public_key().clone());
+        let key =
+            Unreachable(wrapped.master_key.clone(), ring.active().unwrap().public_key().clone());
         let ring = KeyRing::new(Arc::new(key), []).unwrap();
         let outage = owner.unwrap(wrapped.clone(), &ring).await;
         let unavailable = MasterKeyError::Unavailable("planted".into()).to_string();
@@ -182,7 +184,7 @@ mod tests {
                 id: owner.sck_id,
                 account: owner.account,
                 master_key: "kms-test".parse().unwrap(),
-                bytes: encrypt(ring.active(), &plain).unwrap(),
+                bytes: encrypt(ring.active().unwrap(), &plain).unwrap(),
             };
             let refused = owner.unwrap(wrapped, &ring).await;
             assert!(matches!(refused, Err(UnwrapError::Mismatch)));

@@ -34,12 +34,12 @@ pub(super) struct Freeze {
 }
 
 pub(super) async fn run(settings: Settings, command: AccountCommand) -> anyhow::Result<()> {
-    let open = async |settings| Vault::open(settings).await?.custody().await;
     let now = clock::now();
     match command {
         AccountCommand::Freeze(Freeze { account, reason }) => {
             let operator = operator(&format!("account freeze: {}", reason.0));
-            open(settings).await?.freeze(account, &operator, now).await?;
+            let vault = Vault::open(settings).await?;
+            vault.custody_without_kms_key()?.freeze(account, &operator, now).await?;
             say("frozen");
         }
         AccountCommand::Unfreeze(Freeze { account, reason }) => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, ensure};
 use kms_core::account::Account;
 use kms_core::ports::{AccountStore, StoreError};
-use kms_core::{Custody, MasterKeyId, ServerKeys};
+use kms_core::{Custody, KeyRing, MasterKeyId, ServerKeys};
 use kms_store::{Database, KeyDatabase, ListedAccount, open_existing_key_database};
 
 use super::record::Record;
@@ -71,7 +71,16 @@ impl Vault {
 
     /// Builds custody over both databases, with all KMS keys.
     pub(super) async fn custody(&self) -> anyhow::Result<Custody> {
-        let ring = key_ring::open(self.active.clone(), self.older.clone()).await?;
+        self.custody_with(key_ring::open(self.active.clone(), self.older.clone()).await?)
+    }
+
+    /// Builds custody without a KMS key, for acts that open no wallet: an operator freezes and
+    /// cancels without the right to decrypt, and while the KMS key is unavailable.
+    pub(super) fn custody_without_kms_key(&self) -> anyhow::Result<Custody> {
+        self.custody_with(KeyRing::default())
+    }
+
+    fn custody_with(&self, ring: KeyRing) -> anyhow::Result<Custody> {
         let keys = Arc::clone(&self.server_keys);
         Ok(startup::custody(&self.database, &self.key_database, ring, keys, self.password)?)
     }

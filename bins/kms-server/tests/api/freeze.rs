@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use kms_client::ClientError;
-use kms_server_testing::commands::{kms_server, output_text, succeeds};
+use kms_server_testing::commands::{fails, kms_server, output_text, succeeds};
 use kms_server_testing::requests::{confirm, hash, quote, telegram};
 use kms_server_testing::{Stores, TestEnv, TestServer};
 use kms_testkit::Postgres;
@@ -133,6 +133,25 @@ async fn only_an_operator_lifts_the_freeze_of_an_operator() {
     let (frozen, unfrozen) = (SecurityEvent::AccountFrozen, SecurityEvent::AccountUnfrozen);
     let notified = security_events(&test, 7).await;
     assert_eq!(notified, [frozen, frozen, unfrozen, frozen, unfrozen]);
+}
+
+/// An operator needs no right to decrypt for that, and an outage of the KMS key delays none of it.
+#[actix_web::test]
+async fn an_operator_freezes_and_cancels_without_the_kms_key() {
+    let test = TestServer::start(TestEnv::new(Stores::Embedded).unwrap()).await;
+    test.ann_and_bob().await;
+    std::fs::remove_file(&test.env.kms_key_path).unwrap();
+    request(&test).await.unwrap();
+    assert_eq!(succeeds(&test.env, "recoveries cancel --all"), "1 cancelled\n");
+    assert_eq!(test.client.recovery(telegram(1)).await.unwrap(), None);
+    succeeds(&test.env, "account freeze telegram:1 --reason ticket-1");
+    assert_eq!(state(&test).await, AccountState::Frozen);
+    // What opens a wallet, or loosens something, needs it.
+    for command in ["account unfreeze telegram:1 --reason ticket-1", "keys verify --decrypt"] {
+        let refused = fails(&test.env, command);
+        assert!(refused.contains("kms-key.pem"), "{refused}");
+    }
+    assert_eq!(state(&test).await, AccountState::Frozen);
 }
 
 /// The password was right, and the key is open: the signing transaction waits for a lock meanwhile.

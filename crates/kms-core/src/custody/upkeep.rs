@@ -39,7 +39,7 @@ impl Custody {
     ) -> Result<Rewrapped, CustodyError> {
         let account = self.load(account).await?;
         let found = self.ports.scks.sck(account.wallet.sck_id).await?;
-        let active = self.sealer.ring.active().id();
+        let active = self.sealer.ring.active()?.id();
         let is_recorded = |wrapped: &WrappedSck| wrapped.hash() == account.wallet.wrapped_hash;
         let is_active = found.as_ref().is_some_and(|wrapped| wrapped.master_key == *active);
         if is_active && found.as_ref().is_some_and(is_recorded) {
