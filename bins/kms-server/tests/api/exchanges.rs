@@ -4,7 +4,7 @@
 //!
 //! A column that both rows agree about is changed in both instead.
 
-mod pair;
+pub(crate) mod pair;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -4,17 +4,17 @@ use kms_server_testing::TestEnv;
 
 /// Two rows of a table, each by a condition on its key.
 #[derive(Clone)]
-pub(super) struct Pair {
-    pub(super) table: &'static str,
+pub(crate) struct Pair {
+    pub(crate) table: &'static str,
     rows: [String; 2],
 }
 
-pub(super) fn is_sqlite(env: &TestEnv) -> bool {
+pub(crate) fn is_sqlite(env: &TestEnv) -> bool {
     env.database.starts_with("sqlite:")
 }
 
 /// The names and types of the columns of a table.
-pub(super) fn columns(env: &TestEnv, table: &str) -> Vec<(String, String)> {
+pub(crate) fn columns(env: &TestEnv, table: &str) -> Vec<(String, String)> {
     let query = if is_sqlite(env) {
         format!("select name, lower(type) from pragma_table_info('{table}') order by cid")
     } else {
@@ -32,7 +32,7 @@ pub(super) fn columns(env: &TestEnv, table: &str) -> Vec<(String, String)> {
 }
 
 impl Pair {
-    pub(super) fn new(table: &'static str, key: &str, rows: [&str; 2]) -> Self {
+    pub(crate) fn new(table: &'static str, key: &str, rows: [&str; 2]) -> Self {
         Self { table, rows: rows.map(|row| format!("{key} = '{row}'")) }
     }
 
@@ -48,7 +48,7 @@ impl Pair {
 
     /// Keeps both rows, and exchanges the column, or changes it where both have the same value.
     /// Returns whether it was exchanged.
-    pub(super) fn exchange(&self, env: &TestEnv, column: &str, kind: &str) -> bool {
+    pub(crate) fn exchange(&self, env: &TestEnv, column: &str, kind: &str) -> bool {
         let (Self { table, rows: [one, other] }, is_sqlite) = (self, is_sqlite(env));
         self.run(
             env,
@@ -97,7 +97,7 @@ impl Pair {
     }
 
     /// Puts the column back.
-    pub(super) fn undo(&self, env: &TestEnv, column: &str, kind: &str, was_exchanged: bool) {
+    pub(crate) fn undo(&self, env: &TestEnv, column: &str, kind: &str, was_exchanged: bool) {
         let Self { table, rows: [one, other] } = self;
         if *table == "transfers" {
             // Quotes are made anew each time; what was signed stays.
