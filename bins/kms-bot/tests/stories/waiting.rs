@@ -85,6 +85,48 @@ async fn payments_say_what_they_wait_for() {
     world.stage.stop().await;
 }
 
+/// Mines blocks until the bot says why the payment waits.
+async fn until_it_says(world: &World, reason: &str) -> Message {
+    loop {
+        let chat = world.ann.person().chat();
+        if let Some(shown) = chat.iter().find(|shown| texts::is(reason, &shown.text)) {
+            return shown.clone();
+        }
+        mine_at(world, LOW);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// A block has no room for it any more, and then again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_that_the_network_refuses_says_so() {
+    let mut world = pending().await;
+    rpc(&world, "anvil_dropAllTransactions", json!([]));
+    rpc(&world, "evm_setBlockGasLimit", json!(["0x4e20"]));
+    let shown = until_it_says(&world, "transfer-wait-refused").await;
+    assert!(texts::is("transfer-waits", &shown.text), "{}", shown.text);
+    rpc(&world, "evm_setBlockGasLimit", json!(["0x1c9c380"]));
+    rpc(&world, "evm_setIntervalMining", json!([1]));
+    world.ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
+    assert_eq!(confirmed(&world), 1);
+    world.stage.stop().await;
+}
+
+/// No endpoint answers for more than a minute.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_says_that_the_network_makes_no_progress() {
+    let mut world = pending().await;
+    world.stage.anvil.pause().unwrap();
+    let shown = world.ann.bot("transfer-wait-chain").await;
+    assert!(texts::is("transfer-waits", &shown.text), "{}", shown.text);
+    assert_eq!(confirmed(&world), 0);
+    world.stage.anvil.resume().unwrap();
+    rpc(&world, "evm_setIntervalMining", json!([1]));
+    world.ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
+    assert_eq!(confirmed(&world), 1);
+    world.stage.stop().await;
+}
+
 /// A freeze sends the cancellation of what waits.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_payment_that_waits_is_cancelled_by_a_freeze() {

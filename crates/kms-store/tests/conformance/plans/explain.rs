@@ -1,9 +1,15 @@
 //! The plan of a recorded statement.
 
+#[cfg(feature = "postgres")]
+use diesel::connection::SimpleConnection;
 use diesel::sql_types::Text;
 use diesel::{QueryableByName, RunQueryDsl, sql_query};
 
 use crate::fixtures::Subject;
+
+/// How PostgreSQL appends to the audit in one statement.
+#[cfg(feature = "postgres")]
+const APPEND: &str = "with head as (update audit_head";
 
 /// The highest cost that PostgreSQL may estimate: some hundred rows by an index.
 const MOST_COST: f64 = 2_500.0;
@@ -25,14 +31,35 @@ pub(super) fn explain(subject: &Subject, statement: &str) -> String {
     let (sql, values) = statement.split_once(" -- binds: ").unwrap_or((statement, "[]"));
     #[cfg(feature = "postgres")]
     if subject.is_postgres() {
-        let explain = sql_query(format!("explain {}", with_literals(sql, values)));
-        let plan: Vec<PostgresStep> = explain.load(&mut subject.postgres_connection()).unwrap();
+        let mut connection = subject.postgres_connection();
+        let explain = if sql.starts_with(APPEND) {
+            connection.batch_execute(&prepare(sql)).unwrap();
+            "execute append(null, null, null, null, null, null, null, null, null, null, null, \
+             null, null, null, null, null, null, null, null)"
+                .to_owned()
+        } else {
+            with_literals(sql, values)
+        };
+        let plan: Vec<PostgresStep> =
+            sql_query(format!("explain {explain}")).load(&mut connection).unwrap();
         return plan.into_iter().map(|line| line.step + "\n").collect();
     }
     // SQLite plans without knowing the values.
     let explain = sql_query(format!("explain query plan {sql}"));
     let plan: Vec<SqliteStep> = explain.load(&mut subject.sqlite_connection()).unwrap();
     plan.into_iter().map(|line| line.detail + "\n").collect()
+}
+
+/// Prepares the append, whose plan is to be the same for every value: its rows are arrays, which
+/// have no literals here.
+#[cfg(feature = "postgres")]
+fn prepare(append: &str) -> String {
+    format!(
+        "set plan_cache_mode = force_generic_plan; \
+         prepare append(bigint, bytea, bigint, bytea, bigint[], text[], text[], text[], text[], \
+         text[], bigint[], text[], text[], text[], bigint[], bytea[], bytea[], int[], bytea[]) \
+         as {append}"
+    )
 }
 
 /// Why a plan is too expensive, if it is.
