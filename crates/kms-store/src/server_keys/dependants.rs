@@ -75,8 +75,8 @@ impl Database {
     pub async fn server_key_dependants(&self) -> Result<Vec<Dependants>, StoreError> {
         let dialect = self.dialect;
         self.without_deadline(move |connection| {
-            connection.transaction(|connection| {
-                // Whole tables are counted.
+            // Whole tables are counted: SQLite's lock for writing is not held meanwhile.
+            Connection::transaction(connection, |connection| {
                 #[cfg(feature = "postgres")]
                 if matches!(connection, AnyConnection::Postgres(_)) {
                     diesel::sql_query("set local statement_timeout = 0").execute(connection)?;
