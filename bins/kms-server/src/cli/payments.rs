@@ -2,6 +2,7 @@
 
 use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
+use futures::future::join_all;
 use kms_store::{Database, KeyDatabase, Pausable, Paused};
 
 use super::operator::{Because, Why};
@@ -80,16 +81,24 @@ pub(super) async fn run(settings: Settings, command: PaymentsCommand) -> anyhow:
     let (database, keys) = (&vault.database, vault.key_database());
     match command {
         PaymentsCommand::Status(_) => {
-            for chain_id in ids {
-                let payments = Pausable::Payments { chain_id };
-                let state = match database.paused(payments, keys).await? {
-                    None => "not paused".to_owned(),
-                    Some(Paused::Since(since)) => format!("paused since {}", since.0),
-                    Some(Paused::Unreadable(error)) => format!("paused: {error}"),
+            let reads = ids.iter().map(async |&chain_id| {
+                (chain_id, database.paused(Pausable::Payments { chain_id }, keys).await)
+            });
+            let mut done = Ok(());
+            for (chain_id, paused) in join_all(reads).await {
+                let state = match paused {
+                    Ok(None) => "not paused".to_owned(),
+                    Ok(Some(Paused::Since(since))) => format!("paused since {}", since.0),
+                    Ok(Some(Paused::Unreadable(error))) => format!("paused: {error}"),
+                    Err(error) => {
+                        let state = format!("not known: {error}");
+                        done = done.and(Err(error));
+                        state
+                    }
                 };
                 say(&format!("chain {chain_id}: {state}"));
             }
-            Ok(())
+            Ok(done?)
         }
         PaymentsCommand::Pause { why, .. } => {
             // Each is tried, also if another one fails: a pause that holds for some is better than

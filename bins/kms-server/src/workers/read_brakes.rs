@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use kms_core::ports::StoreError;
 use kms_process::{Next, Worker};
 use kms_store::{Database, KeyDatabase};
@@ -29,9 +30,10 @@ impl Worker for ReadBrakes {
     }
 
     async fn round(&mut self) -> Result<Next, StoreError> {
-        for chain in &self.chains {
-            chain.brakes.read(&self.database, &*self.key_database).await?;
-        }
+        let (database, keys) = (&self.database, &*self.key_database);
+        let reads = self.chains.iter().map(|chain| chain.brakes.read(database, keys));
+        // All at once, and errors last: a chain that cannot be read delays no other one's pause.
+        join_all(reads).await.into_iter().collect::<Result<(), _>>()?;
         Ok(Next::AfterInterval)
     }
 }

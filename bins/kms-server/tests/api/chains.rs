@@ -24,7 +24,7 @@ fn wei(amount: u128) -> Wei {
 }
 
 /// Adds a chain to the settings of a server.
-fn add(env: &mut TestEnv, short_name: &str, chain_id: u64) -> Anvil {
+pub(crate) fn add(env: &mut TestEnv, short_name: &str, chain_id: u64) -> Anvil {
     let anvil = Anvil::start_with(AnvilOptions { chain_id, ..AnvilOptions::default() }).unwrap();
     let mut chain = chain_of(&anvil).unwrap();
     chain.name = short_name.to_uppercase();
@@ -32,7 +32,7 @@ fn add(env: &mut TestEnv, short_name: &str, chain_id: u64) -> Anvil {
     anvil
 }
 
-fn on(chain_id: u64, amount: &str) -> QuoteTransfer {
+pub(crate) fn on(chain_id: u64, amount: &str) -> QuoteTransfer {
     QuoteTransfer { chain_id: Some(chain_id), ..quote(1, "@bob", amount) }
 }
 
@@ -45,7 +45,11 @@ async fn refused(test: &TestServer, request: &QuoteTransfer) -> Option<ErrorCode
     test.client.quote(request).await.err().and_then(|error| error.code())
 }
 
-async fn until_refused(test: &TestServer, request: impl Fn() -> QuoteTransfer, code: ErrorCode) {
+pub(crate) async fn until_refused(
+    test: &TestServer,
+    request: impl Fn() -> QuoteTransfer,
+    code: ErrorCode,
+) {
     // Sixty quotes a minute are served.
     for _ in 0..60 {
         if refused(test, &request()).await == Some(code) {

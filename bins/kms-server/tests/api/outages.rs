@@ -10,12 +10,17 @@ use kms_testkit::{Anvil, AnvilOptions, Mongod, Postgres};
 use kms_types::wire::TransferState;
 use kms_types::{ErrorCode, RecoveryId};
 
+use crate::chains::{add, on, until_refused};
+
+const OTHER: u64 = 1_026;
+
 #[actix_web::test]
 async fn without_mongodb_no_account_is_created_but_sends_still_work() {
     let mongod = Mongod::start().unwrap();
     let database = Postgres::shared().unwrap().create_database().unwrap();
     let directory = kms_testkit::Scratch::new("server").unwrap();
-    let env = TestEnv::on(directory, database, mongod.url(), "kms".to_owned()).unwrap();
+    let mut env = TestEnv::on(directory, database, mongod.url(), "kms".to_owned()).unwrap();
+    let _other = add(&mut env, "other", OTHER);
     let test = TestServer::start(env).await;
     let (_, bob) = test.ann_and_bob().await;
     mongod.pause().unwrap();
@@ -31,7 +36,14 @@ async fn without_mongodb_no_account_is_created_but_sends_still_work() {
     test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
     let mined = test.until(quoted.id, TransferState::Mined).await;
     assert_eq!(mined.to.address, bob.address);
-    // An operator's pause holds although the key database cannot have it.
+    // An operator's pause holds although the key database cannot have it, also that of one chain
+    // while nothing is known of another one.
+    let output = fails(&test.env, "payments pause --chain other");
+    assert!(output.contains("the pause holds if one has it"), "{output}");
+    until_refused(&test, || on(OTHER, "1"), ErrorCode::PaymentsPaused).await;
+    test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
+    let status = fails(&test.env, "payments status");
+    assert!(status.contains(&format!("chain {OTHER}: paused since")), "{status}");
     let output = fails(&test.env, "payments pause");
     assert!(output.contains("the pause holds if one has it"), "{output}");
     let paused = async || {
