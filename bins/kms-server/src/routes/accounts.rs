@@ -1,6 +1,7 @@
 //! Accounts: create, read, password, usernames, balance.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::http::StatusCode;
 use actix_web::web::Data;
@@ -17,6 +18,7 @@ use kms_types::wire::{
     TokenBalance,
 };
 use kms_types::{AccountRef, Email, Mobile, NameOrigin, Timestamp, Token, Units};
+use tokio::time::timeout;
 
 use crate::auth::{Bot, Chat, Reader};
 use crate::body::{Json, Segment};
@@ -25,6 +27,9 @@ use crate::clock;
 use crate::error::ApiError;
 use crate::rate_limits::admit;
 use crate::state::{State, detached};
+
+/// How long the balances on one of several chains may take: those on the others wait for it.
+const BALANCE_ON_A_CHAIN: Duration = Duration::from_secs(3);
 
 crate::openapi::resource!(create, read, change_password, seen_usernames, balance);
 
@@ -317,15 +322,19 @@ pub(crate) async fn balance(
     Ok(HttpResponse::Ok().json(balances_of(&state, &account).await?))
 }
 
-/// The balances of an account. A chain that does not answer hides no other one's, and delays them
-/// only until the next check of its endpoints.
+/// The balances of an account. A chain that does not answer in time hides no other one's.
 pub(crate) async fn balances_of(state: &State, account: &Account) -> Result<Balances, ApiError> {
     let is_one_of_several = state.chains.iter().count() > 1;
     let found = state.chains.iter().map(async |chain| {
         let chain_id = chain.network.chain_id;
-        let found = match is_one_of_several && state.readiness.is_chain_down(chain_id) {
-            true => Err(ChainError::NoEndpoint.into()),
-            false => balance_on(state, chain, account).await,
+        let asked = balance_on(state, chain, account);
+        let found = if !is_one_of_several {
+            asked.await
+        } else if state.readiness.is_chain_down(chain_id) {
+            Err(ChainError::NoEndpoint.into())
+        } else {
+            let no_answer = |_elapsed| Err(ChainError::NoEndpoint.into());
+            timeout(BALANCE_ON_A_CHAIN, asked).await.unwrap_or_else(no_answer)
         };
         (chain_id, found)
     });

@@ -18,6 +18,7 @@ const WRONG: u64 = 1_022;
 const PAUSED: u64 = 1_023;
 const LIMITED: u64 = 1_024;
 const REMOVED: u64 = 1_025;
+const SLOW: u64 = 1_027;
 
 fn wei(amount: u128) -> Wei {
     Wei(U256::from(amount))
@@ -177,6 +178,23 @@ async fn a_chain_that_stops_answering_delays_its_own_payments_alone() {
     assert_eq!(test.until(waits.id, TransferState::Final).await.tx_hash, waits.tx_hash);
     let balances = test.client.balances(telegram(2)).await.unwrap();
     assert_eq!(coins(&balances), [(home, Some(wei(3 * COIN))), (PAUSED, Some(wei(COIN)))]);
+}
+
+/// An endpoint that may take longer than a client waits.
+#[actix_web::test]
+async fn a_chain_that_answers_late_hides_no_balance_of_another_one() {
+    let mut env = TestEnv::new(Stores::Embedded).unwrap();
+    let slow = add(&mut env, "slow", SLOW);
+    env.more_chains.get_mut("slow").unwrap().rpc_timeout = Duration::from_secs(120);
+    let test = TestServer::start(env).await;
+    test.ann_and_bob().await;
+    let home = test.env.chain.chain_id;
+    let balances = test.client.balances(telegram(2)).await.unwrap();
+    assert_eq!(coins(&balances), [(home, Some(wei(0))), (SLOW, Some(wei(0)))]);
+    slow.pause().unwrap();
+    let balances = test.client.balances(telegram(2)).await.unwrap();
+    assert_eq!(coins(&balances), [(home, Some(wei(0))), (SLOW, None)]);
+    slow.resume().unwrap();
 }
 
 #[actix_web::test]
