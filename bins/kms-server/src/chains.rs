@@ -168,7 +168,8 @@ fn transfer_config(chain: &ChainSettings) -> TransferConfig {
 }
 
 fn network(short_name: &str, chain: ChainSettings) -> Network {
-    let ChainSettings { name, chain_id, symbol, explorer, tokens, .. } = chain;
+    let symbol = chain.symbol().into();
+    let ChainSettings { name, chain_id, explorer, tokens, .. } = chain;
     let short_name = short_name.to_owned();
-    Network { short_name, name, chain_id, symbol: symbol.into(), explorer, tokens }
+    Network { short_name, name, chain_id, symbol, explorer, tokens }
 }

@@ -37,9 +37,8 @@ pub struct ChainSettings {
     pub chain_id: u64,
     /// The name that users see.
     pub name: String,
-    /// The symbol of the native coin.
-    #[serde(default = "default_symbol")]
-    pub symbol: Symbol,
+    /// The symbol of the native coin: `ETH` if it is not set, which the only chain alone may omit.
+    pub symbol: Option<Symbol>,
     /// The URL of a block explorer, without a slash at its end.
     pub explorer: Option<String>,
     /// When a block is final: `finalized`, the chain's own block tag, or the number of blocks above
@@ -187,10 +186,16 @@ impl ChainSettings {
         }
     }
 
+    /// The symbol of the native coin.
+    pub(crate) fn symbol(&self) -> Symbol {
+        self.symbol.clone().unwrap_or_else(Symbol::ether)
+    }
+
     /// All assets, as the setting `key` applies to them.
     fn assets(&self, key: &str) -> impl Iterator<Item = NamedAsset> {
-        let tokens = self.tokens.iter().map(|token| (&token.symbol, Some(token)));
-        std::iter::once((&self.symbol, None)).chain(tokens).map(move |(symbol, token)| NamedAsset {
+        let tokens = self.tokens.iter().map(|token| (token.symbol.clone(), Some(token)));
+        let coin = (self.symbol(), None);
+        std::iter::once(coin).chain(tokens).map(move |(symbol, token)| NamedAsset {
             key: format!("{key} of {symbol}"),
             id: AssetId::of(self.chain_id, token),
             decimals: token.map_or(Wei::DECIMALS, |token| token.decimals),
@@ -200,7 +205,7 @@ impl ChainSettings {
     /// The asset with a symbol, which the setting `key` names.
     fn asset(&self, key: &str, symbol: &str) -> Option<NamedAsset> {
         let token = self.tokens.iter().find(|token| token.symbol.is(symbol));
-        if token.is_none() && !self.symbol.is(symbol) {
+        if token.is_none() && !self.symbol().is(symbol) {
             return None;
         }
         let decimals = token.map_or(Wei::DECIMALS, |token| token.decimals);
@@ -252,7 +257,7 @@ impl ChainSettings {
             Some("another token has this symbol")
         } else if before.iter().any(|other| other.address == token.address) {
             Some("another token has this address")
-        } else if token.symbol == self.symbol {
+        } else if token.symbol == self.symbol() {
             Some("the native coin has this symbol")
         } else if token.decimals > MAX_DECIMALS {
             Some("expected at most 36 decimals")
@@ -354,6 +359,11 @@ pub(super) fn validate(chains: &Chains) -> Result<(), ConfigError> {
             let key = format!("{section}.name");
             return Err(ConfigError::expected(&key, "another chain has this name"));
         }
+        // A coin that is called ETH beside a real ETH would be believed.
+        if chains.len() > 1 && chain.symbol.is_none() {
+            let expected = "expected one, because there are several chains";
+            return Err(ConfigError::expected(&format!("{section}.symbol"), expected));
+        }
         chain.validate(&section)?;
         before.push(chain);
     }
@@ -366,10 +376,6 @@ fn seconds<const SECONDS: u64>() -> Duration {
 
 fn some_seconds<const SECONDS: u64>() -> Option<Duration> {
     Some(Duration::from_secs(SECONDS))
-}
-
-fn default_symbol() -> Symbol {
-    Symbol::ether()
 }
 
 fn default_replace_after() -> u64 {

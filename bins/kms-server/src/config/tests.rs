@@ -248,8 +248,10 @@ fn limits_are_in_the_assets_own_units() {
 #[test]
 fn chains_differ_and_one_of_several_is_the_primary_one() {
     let base = |section: &str, id: &str, name: &str| {
-        let urls = "rpc_urls = [\"https://a\"]";
-        format!("{EXAMPLE}[chains.{section}]\n{urls}\nchain_id = {id}\nname = \"{name}\"\n")
+        let urls = "symbol = \"ETH\"\nrpc_urls = [\"https://a\"]";
+        let several = "chain_id = 31337\n    symbol = \"ETH\"";
+        let local = EXAMPLE.replace("chain_id = 31337", several);
+        format!("{local}[chains.{section}]\n{urls}\nchain_id = {id}\nname = \"{name}\"\n")
     };
     let primary = |name: &'static str| [("KMS_SERVER__PRIMARY_CHAIN", name)];
     let two = base("base", "8453", "Base");
@@ -260,12 +262,17 @@ fn chains_differ_and_one_of_several_is_the_primary_one() {
         assert_eq!(found(settings(&two, &primary(name)).unwrap()), name);
     }
     assert_eq!(key(settings(&two, &[])), "primary_chain");
+    // The coin of each of several chains is named.
+    let unnamed = two.replacen("symbol = \"ETH\"", "", 1);
+    assert_eq!(key(settings(&unnamed, &primary("base"))), "chains.local.symbol");
     assert_eq!(key(settings(&two, &primary("other"))), "primary_chain");
     assert_eq!(key(settings(EXAMPLE, &primary("other"))), "primary_chain");
     let by_variables = [
         ("KMS_SERVER__CHAINS__BASE__RPC_URLS", "https://a https://b"),
         ("KMS_SERVER__CHAINS__BASE__CHAIN_ID", "8453"),
         ("KMS_SERVER__CHAINS__BASE__NAME", "Base"),
+        ("KMS_SERVER__CHAINS__BASE__SYMBOL", "ETH"),
+        ("KMS_SERVER__CHAINS__LOCAL__SYMBOL", "ETH"),
         ("KMS_SERVER__PRIMARY_CHAIN", "base"),
     ];
     let two = settings(EXAMPLE, &by_variables).unwrap();
@@ -293,8 +300,10 @@ fn a_limit_of_several_chains_is_that_of_each() {
              decimals = {decimals}\n"
         )
     };
-    let base = "[chains.base]\nrpc_urls = [\"https://a\"]\nchain_id = 8453\nname = \"Base\"\n";
-    let text = format!("{EXAMPLE}{}{base}{}", usdc("local", 6), usdc("base", 18));
+    let base = "[chains.base]\nrpc_urls = [\"https://a\"]\nchain_id = 8453\n\
+                name = \"Base\"\nsymbol = \"ETH\"\n";
+    let coin = "symbol = \"ETH\"\n";
+    let text = format!("{EXAMPLE}{coin}{}{base}{}", usdc("local", 6), usdc("base", 18));
     let with = |limits: &str| {
         let variables = [("KMS_SERVER__PRIMARY_CHAIN", "base")];
         settings(&format!("{text}[limits]\n{limits}"), &variables)
