@@ -4,6 +4,7 @@
 //! its own. A chain that is removed from the configuration keeps its rows: its transfers are shown,
 //! and proceed when it is configured again.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,7 +47,9 @@ impl ServedChain {
             let _ = timeout_at(deadline, tokens.check(&chain)).await;
         }
         let PaymentRules { spending, external, policy } = rules;
-        let brakes = Brakes::new(settings.chain_id, external.clone(), policy.clone());
+        let on_chain = external.as_ref().map(|listed| listed.get(short_name).cloned());
+        let external = on_chain.map(Option::unwrap_or_default);
+        let brakes = Brakes::new(settings.chain_id, external, policy.clone());
         // Before the first request is served.
         brakes.read(database, key_database).await.map_err(ConnectError::from)?;
         let (store, config) = (Arc::new(database.clone()), transfer_config(settings));
@@ -60,8 +63,9 @@ impl ServedChain {
 /// What the operator allows, on all chains.
 pub(crate) struct PaymentRules {
     pub(crate) spending: SpendingRules,
-    /// The only addresses without an account that can be paid; `None` allows all.
-    pub(crate) external: Option<Vec<EthAddress>>,
+    /// The only addresses without an account that can be paid, by the short name of their chain;
+    /// `None` allows all.
+    pub(crate) external: Option<BTreeMap<String, Vec<EthAddress>>>,
     pub(crate) policy: Option<Arc<PolicyClient>>,
 }
 

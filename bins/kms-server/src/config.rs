@@ -38,7 +38,7 @@ pub use database::{
 pub use kms_chain::follower::Finality;
 pub use kms_config::{ConfigError, Secret, UrlError};
 pub use kms_key::{KmsKeyProvider, KmsKeySettings};
-pub use limits::{LimitSettings, Rate, RateError, SpendUpTo};
+pub use limits::{ExternalAddress, LimitSettings, Rate, RateError, SpendUpTo};
 pub use mail::{MailSettings, MailUrlError, PublicUrl, SmtpUrl};
 pub(crate) use operator::operator;
 pub use ops::OpsSettings;
@@ -130,6 +130,7 @@ impl Settings {
         chain::validate(&self.chains)?;
         self.primary_chain = Some(chain::primary(&self.chains, self.primary_chain)?);
         self.limits.validate()?;
+        self.limits.external(&self.chains, self.primary_chain.as_deref().unwrap_or_default())?;
         self.limits.spending(&self.chains, &self.recovery)?;
         tokens::validate(&self.tokens)?;
         self.payment_policy.as_ref().map_or(Ok(()), PaymentPolicySettings::validate)?;

@@ -401,13 +401,13 @@ async fn open_state(settings: Settings, shutdown: CancellationToken) -> Result<S
     let ring = key_ring::open(settings.kms_key, settings.older_kms_keys).await?;
     let sealer = Sealer::new(Arc::clone(&keys));
     let policy = settings.payment_policy.as_ref().map(PolicyClient::new).transpose();
+    let primary = settings.primary_chain.unwrap_or_default();
     let rules = PaymentRules {
         spending: settings.limits.spending(&settings.chains, &settings.recovery)?,
-        external: settings.limits.external_addresses.clone(),
+        external: settings.limits.external(&settings.chains, &primary)?,
         policy: policy.map_err(StartError::PaymentPolicy)?.map(Arc::new),
     };
     let stores = (&database, &*key_database);
-    let primary = settings.primary_chain.unwrap_or_default();
     let chains = Chains::open(&settings.chains, &primary, rules, stores, &sealer).await?;
     let custody = custody(&database, &key_database, ring, Arc::clone(&keys), settings.password)?;
     let tokens = declared_tokens(&database, &settings.tokens).await?;

@@ -11,7 +11,7 @@ use kms_chain::spending::{Allowance, SpendingRules};
 use kms_config::ConfigError;
 use kms_core::recovery::RecoveryRules;
 use kms_store::RateLimit;
-use kms_types::{Amount, AmountError, EthAddress};
+use kms_types::{AddressError, Amount, AmountError, EthAddress};
 use serde::Deserialize;
 
 use super::Chains;
@@ -65,10 +65,39 @@ pub struct LimitSettings {
     pub outflow_an_hour: BTreeMap<String, Amount>,
     /// The only addresses that can be paid beside the accounts of this deployment. `None` allows
     /// every address.
-    pub external_addresses: Option<Vec<EthAddress>>,
+    pub external_addresses: Option<Vec<ExternalAddress>>,
     /// What it may send in any 24 hours to addresses that it had not paid before, for the time of
     /// `recovery.hold` after a recovery. Nothing of assets not named.
     pub spend_a_day_after_recovery: BTreeMap<String, SpendUpTo>,
+}
+
+/// An address on one chain: `base/0x…`, or without a short name on the primary chain. The contract
+/// at an address can belong to another party on another chain.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ExternalAddress {
+    chain: Option<String>,
+    address: EthAddress,
+}
+
+impl FromStr for ExternalAddress {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let (chain, address) = match text.split_once('/') {
+            Some((chain, address)) => (Some(chain.to_owned()), address),
+            None => (None, text),
+        };
+        Ok(Self { chain, address: address.parse()? })
+    }
+}
+
+impl TryFrom<String> for ExternalAddress {
+    type Error = AddressError;
+
+    fn try_from(text: String) -> Result<Self, AddressError> {
+        text.parse()
+    }
 }
 
 /// An amount, or `unlimited`.
@@ -246,6 +275,25 @@ impl LimitSettings {
         let limit = self.recoveries_without_email.limit();
         let share = RateLimit::a_day(u32::try_from(accounts / 1_000).unwrap_or(u32::MAX));
         if limit.burst > 0 && share.burst > limit.burst { share } else { limit }
+    }
+
+    /// The external addresses that can be paid, by the short name of their chain.
+    pub(crate) fn external(
+        &self,
+        chains: &Chains,
+        primary: &str,
+    ) -> Result<Option<BTreeMap<String, Vec<EthAddress>>>, ConfigError> {
+        let Some(listed) = &self.external_addresses else { return Ok(None) };
+        let mut found: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for ExternalAddress { chain, address } in listed {
+            let chain = chain.as_deref().unwrap_or(primary);
+            if !chains.contains_key(chain) {
+                let expected = format!("no chain has the short name {chain:?}");
+                return Err(ConfigError::expected("limits.external_addresses", &expected));
+            }
+            found.entry(chain.to_owned()).or_default().push(*address);
+        }
+        Ok(Some(found))
     }
 
     /// The spending limits in the smallest units of the assets.

@@ -136,6 +136,9 @@ fn the_operator_can_stop_payments() {
                  address = \"0x1111111111111111111111111111111111111111\"\ndecimals = 6\n";
     let found = settings(&format!("{EXAMPLE}{token}{limits}"), &[]).unwrap();
     assert_eq!(found.limits.external_addresses.as_ref().unwrap().len(), 1);
+    let elsewhere = limits.replace("0x", "base/0x");
+    let refused = settings(&format!("{EXAMPLE}{token}{elsewhere}"), &[]);
+    assert_eq!(key(refused), "limits.external_addresses");
     let rules = found.limits.spending(&found.chains, &found.recovery).unwrap();
     let (coin, token) =
         (AssetId::native(31_337), AssetId::of(31_337, found.chains["local"].tokens.first()));

@@ -19,6 +19,7 @@ const PAUSED: u64 = 1_023;
 const LIMITED: u64 = 1_024;
 const REMOVED: u64 = 1_025;
 const SLOW: u64 = 1_027;
+const LISTED: u64 = 1_029;
 
 fn wei(amount: u128) -> Wei {
     Wei(U256::from(amount))
@@ -248,6 +249,26 @@ async fn pauses_and_limits_are_those_of_one_chain() {
     succeeds(&test.env, "payments resume --all --reason ticket-1");
     let status = succeeds(&test.env, "payments status");
     assert!(!status.contains("paused since"), "{status}");
+}
+
+#[actix_web::test]
+async fn an_external_address_is_listed_for_one_chain() {
+    let listed = |digits: &str| format!("0x{}", digits.repeat(20));
+    let mut env = TestEnv::new(Stores::Embedded).unwrap();
+    let other = add(&mut env, "other", LISTED);
+    let entries = [listed("d1"), format!("other/{}", listed("d2"))];
+    let entries = entries.map(|entry| entry.parse().unwrap());
+    env.limits.external_addresses = Some(entries.into());
+    let test = TestServer::start(env).await;
+    let (ann, _) = test.ann_and_bob().await;
+    fund(&other, &ann);
+    let home = test.env.chain.chain_id;
+    for (chain_id, allowed, not_allowed) in [(home, "d1", "d2"), (LISTED, "d2", "d1")] {
+        let to =
+            |digits| QuoteTransfer { chain_id: Some(chain_id), ..quote(1, &listed(digits), "1") };
+        test.client.quote(&to(allowed)).await.unwrap();
+        assert_eq!(refused(&test, &to(not_allowed)).await, Some(ErrorCode::PaymentRefused));
+    }
 }
 
 #[actix_web::test]
