@@ -244,7 +244,9 @@ def problems_of(folder):
         expect(len(given) == len(set(given)), f"{name}: a setting twice")
         known = settings["BOT" if name == "Bot" else "SERVER"]
         for variable in given:
-            is_known = re.search(rf"^(# )?{variable}(_FILE)?=", known, re.M)
+            # Chains have names of the operator's own.
+            setting = re.sub(r"__CHAINS__[A-Z0-9]+__", "__CHAINS__LOCAL__", variable)
+            is_known = re.search(rf"^(# )?{setting}(_FILE)?=", known, re.M)
             expect(is_known, f"{name}: {variable} is no setting")
         secret = re.compile(r"TOKEN$|PASSPHRASE$|SERVER_KEYS__|TLS__KEY$|KEY_DATABASE__URL$|MIGRATE_URL$|MAIL__URL$")
         for variable in container["Environment"]:
