@@ -4,7 +4,24 @@ use bot_api_sim::Attachment;
 use kms_sandbox::StageOptions;
 
 use crate::texts::label;
-use crate::world::{Plays, World, assert_transcript};
+use crate::world::{ANNS, Plays, World, assert_transcript};
+
+/// She believes that it is asked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_comes_while_the_number_is_asked_for_is_deleted() {
+    let mut world = World::with_wallets(StageOptions::default()).await;
+    let ann = &mut world.ann;
+    ann.says("/contact");
+    ann.bot("contact-mobile-none").await;
+    ann.press("contact-mobile-button");
+    ann.bot("contact-ask-mobile").await;
+    ann.says(ANNS);
+    ann.bot("wanted-mobile").await;
+    ann.person().forwards(ANNS);
+    ann.bot("other-deleted").await;
+    assert!(!ann.transcript().contains(ANNS), "{}", ann.transcript());
+    world.stage.stop().await;
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_persons_own_number_is_taken_and_it_can_be_removed() {

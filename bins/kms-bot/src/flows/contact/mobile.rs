@@ -69,6 +69,11 @@ impl Step for ShareNumber {
         Secrecy::Public
     }
 
+    /// No text is one. A number that is typed is answered, and not taken for a password.
+    fn is_answer(&self, text: &str) -> bool {
+        text.chars().all(|c| c.is_ascii_digit() || "+ ()-./".contains(c))
+    }
+
     fn wanted(&self) -> Html {
         html!("wanted-mobile")
     }
