@@ -51,6 +51,7 @@ pub(crate) fn problem(error: &ClientError, network: Option<&Network>) -> Html {
         ErrorCode::QuoteMismatch => html!("send-changed"),
         ErrorCode::NameUnproved => html!("problem-name-unproved"),
         ErrorCode::UnknownToken => html!("problem-unknown-token"),
+        ErrorCode::UnknownChain => html!("problem-unknown-chain"),
         ErrorCode::RecoveryOpen => html!("recover-over"),
         ErrorCode::Conflict => html!("problem-conflict"),
         ErrorCode::WrongState => html!("problem-wrong-state"),
@@ -76,19 +77,12 @@ pub(crate) fn problem(error: &ClientError, network: Option<&Network>) -> Html {
 
 /// Whether a request named a chain that the server does not have.
 pub(crate) fn is_unknown_chain(error: &ClientError) -> bool {
-    matches!(error, ClientError::Problem(problem) if names_unknown_chain(problem))
-}
-
-fn names_unknown_chain(problem: &Problem) -> bool {
-    problem.code == ErrorCode::InvalidField && problem.field.as_deref() == Some("chain_id")
+    error.code() == Some(ErrorCode::UnknownChain)
 }
 
 fn other(problem: &Problem) -> Html {
     if problem.status >= 500 {
         return html!("problem-internal");
-    }
-    if names_unknown_chain(problem) {
-        return html!("problem-unknown-chain");
     }
     html!("problem-other", detail = capitalized(problem.detail.trim_end_matches('.')))
 }

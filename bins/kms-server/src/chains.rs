@@ -13,8 +13,8 @@ use kms_chain::spending::SpendingRules;
 use kms_chain::{Chain, Tokens, TransferConfig, Transfers};
 use kms_core::Sealer;
 use kms_store::{ConnectError, Database, KeyDatabase};
-use kms_types::EthAddress;
 use kms_types::wire::{Network, Networks};
+use kms_types::{ErrorCode, EthAddress};
 use tokio::time::{Instant, timeout_at};
 
 use crate::brakes::{Brakes, PolicyClient};
@@ -117,8 +117,11 @@ impl Chains {
             Some(chain_id) => self.get(chain_id),
             None => Some(&self.primary),
         };
-        let detail = "expected the id of one of the chains that GET /v1/networks lists";
-        found.ok_or_else(|| ApiError::field("chain_id", detail))
+        found.ok_or_else(|| {
+            let detail = "expected the id of one of the chains that GET /v1/networks lists";
+            let (detail, field) = (detail.to_owned(), Some("chain_id".to_owned()));
+            ApiError::Refused { code: ErrorCode::UnknownChain, detail, field }
+        })
     }
 
     /// Checks that payments are paused on no chain, before a key leaves the server: it pays on all

@@ -348,7 +348,8 @@ pub(crate) fn status(code: ErrorCode) -> StatusCode {
         | ErrorCode::WouldRevert
         | ErrorCode::TokenRefuses
         | ErrorCode::TokenMismatch
-        | ErrorCode::UnknownToken => StatusCode::UNPROCESSABLE_ENTITY,
+        | ErrorCode::UnknownToken
+        | ErrorCode::UnknownChain => StatusCode::UNPROCESSABLE_ENTITY,
         ErrorCode::PasswordLocked
         | ErrorCode::RateLimited
         | ErrorCode::LimitReached

@@ -64,6 +64,8 @@ error_codes! {
     NoSuchRecovery = "no_such_recovery",
     /// The server has no such ERC-20 token.
     UnknownToken = "unknown_token",
+    /// The server has no such chain; `GET /v1/networks` lists its chains.
+    UnknownChain = "unknown_chain",
     /// No user with this username has a wallet.
     UnknownName = "unknown_name",
     /// The username was reassigned less than a day ago, and only a bearer token says to whom.

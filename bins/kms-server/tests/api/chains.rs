@@ -108,7 +108,7 @@ async fn chains_that_fail_at_the_start_leave_the_others_working() {
     // A request that names no chain means the primary one.
     let primary = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
     assert_eq!(primary.chain_id, home);
-    assert_eq!(refused(&test, &on(7, "1")).await, Some(ErrorCode::InvalidField));
+    assert_eq!(refused(&test, &on(7, "1")).await, Some(ErrorCode::UnknownChain));
     for chain_id in [DEAD, WRONG] {
         let code = refused(&test, &on(chain_id, "1")).await;
         assert_eq!(code, Some(ErrorCode::ChainUnavailable), "{chain_id}");
@@ -291,7 +291,7 @@ async fn a_chain_that_is_removed_leaves_the_others_working() {
     assert_eq!(error.code(), Some(ErrorCode::ChainUnavailable));
     let error = test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await;
     assert_eq!(error.unwrap_err().code(), Some(ErrorCode::ChainUnavailable));
-    assert_eq!(refused(&test, &on(REMOVED, "1")).await, Some(ErrorCode::InvalidField));
+    assert_eq!(refused(&test, &on(REMOVED, "1")).await, Some(ErrorCode::UnknownChain));
     // No server follows it, which the operator sees.
     until_metric(&test, &format!("kms_transfers{{chain=\"{REMOVED}\",state=\"broadcast\"}} 1"))
         .await;

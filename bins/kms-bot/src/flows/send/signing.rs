@@ -136,6 +136,7 @@ fn refusal(error: &ClientError) -> Refusal {
         | ErrorCode::NoSuchTransfer
         | ErrorCode::NoSuchRecovery
         | ErrorCode::UnknownToken
+        | ErrorCode::UnknownChain
         | ErrorCode::UnknownName
         | ErrorCode::NameUnproved
         | ErrorCode::AccountExists
