@@ -87,7 +87,7 @@ async fn payments_say_what_they_wait_for() {
 
 /// Mines blocks until the bot says why the payment waits.
 async fn until_it_says(world: &World, reason: &str) -> Message {
-    loop {
+    for _ in 0..600 {
         let chat = world.ann.person().chat();
         if let Some(shown) = chat.iter().find(|shown| texts::is(reason, &shown.text)) {
             return shown.clone();
@@ -95,6 +95,7 @@ async fn until_it_says(world: &World, reason: &str) -> Message {
         mine_at(world, LOW);
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
+    panic!("the bot never said {reason}:\n{}", world.ann.transcript());
 }
 
 /// A block has no room for it any more, and then again.

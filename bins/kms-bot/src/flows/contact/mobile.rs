@@ -69,7 +69,7 @@ impl Step for ShareNumber {
         Secrecy::Public
     }
 
-    /// No text is one. A number that is typed is answered, and not taken for a password.
+    /// A number that is typed is not accepted, but no password either. Any other text may be one.
     fn is_answer(&self, text: &str) -> bool {
         text.chars().all(|c| c.is_ascii_digit() || "+ ()-./".contains(c))
     }
