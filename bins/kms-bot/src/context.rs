@@ -258,11 +258,7 @@ impl Context {
         if let Some(Sending { after, missing: false, .. }) = sending {
             self.telegram.earlier_calls().await;
             match self.telegram.find_sent(user, MessageId(after)).await? {
-                Some(MessageId(sent)) => {
-                    // It is no double of a later message.
-                    self.telegram.record_message(MessageId(sent));
-                    self.journal.end_report(user, Some(sent));
-                }
+                Some(MessageId(sent)) => self.journal.end_report(user, Some(sent)),
                 None => self.journal.miss_report(user),
             }
         }

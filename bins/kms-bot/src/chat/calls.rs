@@ -51,7 +51,7 @@ pub(super) trait Call: Sync {
 /// The longest wait that is believed. A longer one would overflow a point in time.
 const LONGEST_WAIT: u64 = 24 * 60 * 60;
 /// How long one attempt of a call may take, and one that uploads a file.
-const ATTEMPT: Duration = Duration::from_secs(3);
+pub(super) const ATTEMPT: Duration = Duration::from_secs(3);
 const UPLOAD: Duration = Duration::from_secs(6);
 
 impl<P> Call for P

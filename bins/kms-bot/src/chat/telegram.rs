@@ -207,11 +207,15 @@ impl Telegram {
         html: &Html,
         keyboard: Keyboard,
     ) -> Result<MessageId, TelegramError> {
-        let to = chat(to);
-        let message = message(to, html, keyboard.clone());
-        let id = self.send_once(to, &message).await?;
-        self.shown.record((to, id), html, &keyboard);
-        Ok(id)
+        let message = message(chat(to), html, keyboard.clone());
+        let sent = self.send_once(chat(to), &message).await?;
+        if sent.is_certain {
+            self.shown.record((chat(to), sent.id), html, &keyboard);
+        } else {
+            // It is repeated like any other edit, and changes nothing as a rule.
+            let _ = self.edit(to, sent.id, html, keyboard).await;
+        }
+        Ok(sent.id)
     }
 
     /// Sends a message that changes the keys in place of the user's keyboard.

@@ -89,24 +89,13 @@ impl Killable {
     }
 }
 
-/// How many seeds that break a promise are played once more.
-const REPEATED: usize = 2;
-
 #[tokio::test(flavor = "multi_thread")]
 async fn seeded_stories_break_no_promise() {
     let (first, runs) = (variable("STORY_SEED", SEED), variable("STORY_RUNS", RUNS));
     let seeds: Vec<_> = (first..first + runs).collect();
     let batches = stream::iter(seeds.chunks(WITH_ONE_BOT).map(run));
     let broken = batches.buffer_unordered(BOTS).concat().await;
-    assert!(broken.len() <= REPEATED, "{}", broken.join("\n\n"));
-    // What timing alone decides differs from run to run. It is shown, to be looked into.
-    let mut again = Vec::new();
-    for story in &broken {
-        println!("played once more, alone: {story}");
-        let seed = story.strip_prefix("STORY_SEED=").and_then(|rest| rest.split(' ').next());
-        again.extend(run(&[seed.unwrap().parse().unwrap()]).await);
-    }
-    assert!(again.is_empty(), "{}", again.join("\n\n"));
+    assert!(broken.is_empty(), "{}", broken.join("\n\n"));
 }
 
 /// Runs the stories of some seeds with one bot. Returns the promises that it broke.

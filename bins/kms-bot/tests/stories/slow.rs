@@ -149,3 +149,29 @@ async fn a_notice_that_is_sent_late_is_shown_once() {
     assert_eq!(shown(&world.ann, "balance-coin"), 1, "{}", world.ann.transcript());
     world.stage.stop().await;
 }
+
+/// The bot says that it could not answer, and what arrives late is not taken for that message.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_that_was_given_up_is_not_asked_later() {
+    let mut world = world().await;
+    world.ann.says("/balance");
+    world.ann.bot("balance-coin").await;
+    let before = deleted(&world.ann);
+    let late = Fault::Slow(Duration::from_secs(10));
+    world.stage.sim.decide(move |method| (method == "SendMessage").then_some(late));
+    world.ann.press("send-button");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    // The first attempt arrives after the bot has given up the last one.
+    while shown(&world.ann, "send-ask-recipient") == 0 {
+        assert!(Instant::now() < deadline, "{}", world.ann.transcript());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    world.stage.sim.decide(|_| None);
+    world.ann.says("/send @bob 0.5");
+    world.ann.bot("send-quote").await;
+    deletes(&world.ann, before).await;
+    shows(&world.ann, "send-ask-recipient", 0).await;
+    shows(&world.ann, "problem-unreachable", 1).await;
+    assert_eq!(shown(&world.ann, "send-quote"), 1, "{}", world.ann.transcript());
+    world.stage.stop().await;
+}

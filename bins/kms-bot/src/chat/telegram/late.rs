@@ -2,7 +2,8 @@
 //! first call then shows something once more, or something old.
 //!
 //! Some seconds after an attempt that timed out, an edited message is edited once more with what it
-//! has to show by then, and a message that was sent twice is looked for and deleted.
+//! has to show by then, and a message that was sent twice, or was given up, is looked for and
+//! deleted.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +15,7 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{Telegram, edit_of, without_buttons};
-use crate::chat::calls::CallError;
+use crate::chat::calls::{ATTEMPT, CallError};
 use crate::chat::keyboard::Keyboard;
 use crate::chat::shown::Place;
 use crate::texts::Html;
@@ -53,6 +54,11 @@ enum Wanted {
 /// When the calls of an attempt that times out now are done at the latest.
 pub(super) fn until() -> Instant {
     Instant::now() + LATE
+}
+
+/// The same for an attempt that has begun and is not waited for any more.
+pub(super) fn until_of_begun() -> Instant {
+    until() + ATTEMPT
 }
 
 impl LateCalls {
@@ -154,11 +160,13 @@ impl Telegram {
         }
     }
 
-    /// Looks after this time for what Telegram sent late after a message, a double of which it is,
-    /// and deletes it.
-    pub(super) fn delete_double_later(&self, chat: ChatId, after: MessageId, until: Instant) {
+    /// Looks after this time for what Telegram sent late after a message, its double or one that was
+    /// given up, and deletes it.
+    pub(super) fn delete_late(&self, chat: ChatId, after: MessageId, until: Instant) {
+        // The bot may be ending.
+        let Ok(runtime) = Handle::try_current() else { return };
         let telegram = self.me.clone();
-        tokio::spawn(async move {
+        runtime.spawn(async move {
             let mut at = until;
             for _ in 0..ATTEMPTS {
                 sleep_until(at).await;
@@ -169,7 +177,7 @@ impl Telegram {
                 }
                 at = Instant::now() + LATE;
             }
-            tracing::info!("message that may have been sent twice not looked for");
+            tracing::info!("message that may have been sent late not looked for");
         });
     }
 }

@@ -119,14 +119,18 @@ impl Telegram {
     }
 
     /// Looks for the first message that was sent to a user after a message, perhaps before the bot
-    /// was killed, and is not known.
+    /// was killed, and is not known. It is known from then on: no double of a later message.
     pub(crate) async fn find_sent(
         &self,
         to: TelegramId,
         after: MessageId,
     ) -> Result<Option<MessageId>, TelegramError> {
+        let to = ChatId(to.into());
+        let _turn = self.late.turn(to).await;
         let ids = self.known.unknown_after(after, CANDIDATES_AT_KILL);
-        self.find(ChatId(to.into()), ids).await.map_err(Into::into)
+        let found = self.find(to, ids).await?;
+        found.into_iter().for_each(|message| self.record_message(message));
+        Ok(found)
     }
 
     /// Records what was sent to a user after a message, before the bot was killed: none of it is
@@ -136,9 +140,7 @@ impl Telegram {
         to: TelegramId,
         after: MessageId,
     ) -> Result<(), TelegramError> {
-        while let Some(message) = self.find_sent(to, after).await? {
-            self.record_message(message);
-        }
+        while self.find_sent(to, after).await?.is_some() {}
         Ok(())
     }
 
@@ -190,19 +192,20 @@ impl Telegram {
     }
 
     /// Sends a message at most once, as far as that can be known: after a lost response, the
-    /// message is looked for.
+    /// message is looked for. One that is given up, and that Telegram sends later, is deleted.
     pub(super) async fn send_once(
         &self,
         to: ChatId,
         send: &impl Call<Output = Message>,
-    ) -> Result<MessageId, TelegramError> {
+    ) -> Result<Sent, TelegramError> {
         let _turn = self.late.turn(to).await;
         let (deadline, after) = (Instant::now() + PATIENCE, self.last_message());
         let (mut attempts, mut late) = (0, None);
-        let id = loop {
+        let mut unsent = Unsent { telegram: self, to, after, may_arrive: true };
+        let sent = loop {
             attempts += 1;
             let error = match self.attempt(Some(to), deadline, send).await {
-                Ok(message) => break message.id,
+                Ok(message) => break Sent { id: message.id, is_certain: true },
                 Err(CallError::Timeout) if attempts < ATTEMPTS => {
                     late = Some(late::until());
                     CallError::Timeout
@@ -210,23 +213,27 @@ impl Telegram {
                 Err(error @ CallError::Unknown(_)) if attempts < ATTEMPTS => error,
                 // An earlier attempt may have arrived.
                 Err(CallError::Wait(_)) if attempts > 1 => CallError::Unknown("rate limit"),
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    unsent.may_arrive = attempts > 1;
+                    return Err(error.into());
+                }
             };
             sleep(delay(attempts)).await;
             match self.find_last(to, after, CANDIDATES).await {
-                Ok(Some(id)) => break id,
+                Ok(Some(id)) => break Sent { id, is_certain: false },
                 Ok(None) if Instant::now() < deadline => {}
                 Ok(None) | Err(_) => return Err(error.into()),
             }
         };
-        self.record_message(id);
+        self.record_message(sent.id);
+        unsent.may_arrive = false;
         if attempts > 1 {
             self.delete_double(to, after).await;
         }
         if let Some(late) = late {
-            self.delete_double_later(to, id, late);
+            self.delete_late(to, sent.id, late);
         }
-        Ok(id)
+        Ok(sent)
     }
 
     /// Deletes the message of a report that was interrupted before `sent` was sent: one that has
@@ -238,7 +245,7 @@ impl Telegram {
         sent: MessageId,
     ) {
         self.delete_double(ChatId(to.into()), after).await;
-        self.delete_double_later(ChatId(to.into()), sent, late::until());
+        self.delete_late(ChatId(to.into()), sent, late::until());
     }
 
     /// Deletes what was sent to a chat after a message and is not known: messages of attempts that
@@ -347,6 +354,30 @@ impl<F: Fn()> Drop for Attempt<'_, F> {
     fn drop(&mut self) {
         if !self.is_answered {
             (self.timed_out)();
+        }
+    }
+}
+
+/// A message that was sent.
+pub(super) struct Sent {
+    pub(super) id: MessageId,
+    /// Otherwise it was looked for, and may be an earlier one that was given up and arrived late.
+    pub(super) is_certain: bool,
+}
+
+/// A message that is not known to have arrived. When this is dropped, the message was given up, or
+/// its handler is at its deadline.
+struct Unsent<'a> {
+    telegram: &'a Telegram,
+    to: ChatId,
+    after: MessageId,
+    may_arrive: bool,
+}
+
+impl Drop for Unsent<'_> {
+    fn drop(&mut self) {
+        if self.may_arrive {
+            self.telegram.delete_late(self.to, self.after, late::until_of_begun());
         }
     }
 }
