@@ -2,7 +2,7 @@
 //! seconds a block, from a node that takes 50 ms for each answer. The target is minutes.
 //!
 //! ```text
-//! cargo run --release -p kms-chain --example catch_up [BLOCKS]
+//! cargo run --release -p kms-chain --example catch_up [BLOCKS [PAYMENTS IN EACH]]
 //! ```
 
 #![expect(clippy::unwrap_used, reason = "an example, which may panic")]
@@ -27,7 +27,8 @@ const LATENCY: Duration = Duration::from_millis(50);
 
 #[tokio::main]
 async fn main() {
-    let blocks: u64 = std::env::args().nth(1).map_or(A_DAY, |blocks| blocks.parse().unwrap());
+    let mut arguments = std::env::args().skip(1).map(|count| count.parse().unwrap());
+    let (blocks, payments) = (arguments.next().unwrap_or(A_DAY), arguments.next().unwrap_or(0));
     let anvil = Anvil::start().unwrap();
     // A file: a database in memory ends when its connection has been idle for long.
     let file = std::env::temp_dir().join(format!("catch-up-{}.db", std::process::id()));
@@ -45,15 +46,31 @@ async fn main() {
     let follower = Follower::new(Arc::new(database), chain, config);
     let now = Timestamp(0);
     follower.round(now).await.unwrap();
-    for _ in 0..blocks.div_ceil(100) {
-        anvil.rpc("anvil_mine", json!(["0x64"])).unwrap();
-    }
+    mine(&anvil, blocks, payments);
     let begun = Instant::now();
     while follower.round(now).await.unwrap() {}
     let took = begun.elapsed();
-    println!("{blocks} blocks in {took:.1?}");
+    println!("{blocks} blocks with {payments} payments each in {took:.1?}");
     for suffix in ["", "-wal", "-shm"] {
         let _ = std::fs::remove_file(format!("{}{suffix}", file.display()));
+    }
+}
+
+fn mine(anvil: &Anvil, blocks: u64, payments: u64) {
+    if payments == 0 {
+        for _ in 0..blocks.div_ceil(100) {
+            anvil.rpc("anvil_mine", json!(["0x64"])).unwrap();
+        }
+        return;
+    }
+    let accounts = anvil.rpc("eth_accounts", json!([])).unwrap();
+    let payment = json!([{ "from": accounts[0], "to": accounts[1], "value": "0x1" }]);
+    anvil.rpc("evm_setAutomine", json!([false])).unwrap();
+    for _ in 0..blocks {
+        for _ in 0..payments {
+            anvil.rpc("eth_sendTransaction", payment.clone()).unwrap();
+        }
+        anvil.rpc("anvil_mine", json!([1])).unwrap();
     }
 }
 

@@ -45,6 +45,9 @@ const LATEST: u64 = 6_000;
 const REPAIRED: Duration = Duration::from_secs(10);
 /// How long a person waits for an answer before doing something else.
 const PATIENCE: Duration = Duration::from_secs(6);
+/// How long after the last fault Telegram has made every late call, and the bot has repaired what
+/// such a call showed.
+const LATE_REPAIRS: Duration = Duration::from_secs(12);
 /// How long after the last fault everything has to be settled.
 const SETTLED: Duration = Duration::from_secs(120);
 
@@ -144,6 +147,7 @@ async fn run(seeds: &[u64]) -> Vec<String> {
     };
     let acted = started.elapsed();
     stage.sim.decide(|_| None);
+    let is_repaired = sleep(LATE_REPAIRS);
     let deadline = Instant::now() + SETTLED;
     let open = loop {
         let open = promises::broken(&stage, &actors).await;
@@ -152,6 +156,7 @@ async fn run(seeds: &[u64]) -> Vec<String> {
         }
         sleep(Duration::from_millis(200)).await;
     };
+    is_repaired.await;
     let open = if open.is_empty() { promises::dead_prompts(&actors).await } else { open };
     bot.kill();
     drop(actors);

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use insta::assert_snapshot;
 use kms_server_testing::commands::{fails, start_error, succeeds};
 use kms_server_testing::requests::create;
 use kms_server_testing::{ServerProcess, Stores, TestEnv};
@@ -49,5 +50,5 @@ async fn a_declared_token_is_accepted_until_it_is_removed() {
     // Names are not reused: the audit knows a token by its name.
     succeeds(&env, "token new bot --scopes read");
     env.variables = declare("bot", "bot");
-    assert!(start_error(&fails(&env, "serve")).contains("named bot"));
+    assert_snapshot!("start_with_the_name_of_a_token", start_error(&fails(&env, "serve")));
 }

@@ -160,8 +160,8 @@ impl Telegram {
         }
     }
 
-    /// Looks after this time for what Telegram sent late after a message, its double or one that was
-    /// given up, and deletes it.
+    /// Looks after this time for what Telegram sent late after a message, its double or one that
+    /// was given up, and deletes it.
     pub(super) fn delete_late(&self, chat: ChatId, after: MessageId, until: Instant) {
         // The bot may be ending.
         let Ok(runtime) = Handle::try_current() else { return };
