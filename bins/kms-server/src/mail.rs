@@ -10,7 +10,7 @@ mod smtp;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kms_core::account::Account;
+use kms_core::account::{Account, AccountState};
 use kms_core::freeze::FreezeLink;
 use kms_core::ports::{AccountStore, EmailChangeStore, RecoveryStore, StoreError};
 use kms_core::recovery::{Recovery, RecoveryRules};
@@ -47,8 +47,8 @@ pub(crate) struct Mailer {
 /// The order in which e-mails are sent: those of one lane do not wait for those of the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lane {
-    /// About what is still open: a recovery, a freeze that is about to be lifted, a request to
-    /// leave the page, or a code for a new address.
+    /// About what is still open: a recovery, a freeze, a request to lift one or to leave the page,
+    /// or a code for a new address.
     Urgent,
     /// Reports of what has happened.
     Reports,
@@ -62,7 +62,12 @@ impl Lane {
             EventKind::Recovery(_)
             | EventKind::Account(AccountEvent::EmailChangeRequested)
             | EventKind::Security(
-                SecurityEvent::UnfreezeRequested | SecurityEvent::PageLeaveRequested,
+                // Both mean that the wallet is frozen. A freeze does not wait for a clock, so the
+                // time of its event may be wrong.
+                SecurityEvent::AccountFrozen
+                | SecurityEvent::UnfreezeCancelled
+                | SecurityEvent::UnfreezeRequested
+                | SecurityEvent::PageLeaveRequested,
             ) => Some(Self::Urgent),
             EventKind::Security(_) | EventKind::Account(AccountEvent::EmailChanged) => {
                 Some(Self::Reports)
@@ -146,9 +151,8 @@ impl Mailer {
     /// logged, because those after it must not wait for it.
     pub(crate) async fn notify(&self, event: &StoredEvent) -> Result<bool, MailDelayed> {
         let now = clock::now();
-        let is_recent = now.since(event.at) <= MAX_AGE && event.at.since(now) <= MAX_CLOCK_SKEW;
-        // The e-mail of an open recovery or code depends on its state, and not on the event's age.
-        if !is_recent && Lane::of(event.kind) == Some(Lane::Reports) {
+        // The e-mail of what is open depends on its state, and not on the event's age.
+        if !is_recent(event, now) && Lane::of(event.kind) == Some(Lane::Reports) {
             let (cursor, kind) = (event.cursor, event.kind.as_str());
             tracing::warn!(event = "mail_dropped", %cursor, kind, "e-mail too old to be sent");
             counter!("kms_mail_dropped_total").increment(1);
@@ -198,16 +202,21 @@ impl Mailer {
             EventKind::Security(kind) => {
                 let Some(account) = self.account(event).await? else { return Ok(false) };
                 let is_over = match kind {
+                    SecurityEvent::AccountFrozen | SecurityEvent::UnfreezeCancelled => {
+                        account.state == AccountState::Active
+                    }
                     SecurityEvent::UnfreezeRequested => account.unfreezes_at.is_none(),
                     SecurityEvent::PageLeaveRequested => account.page_only_until.is_none(),
                     _ => false,
                 };
                 if is_over {
-                    // What ended it has its own e-mail.
+                    // What ended it has an event of its own.
                     return Ok(false);
                 }
-                let email = emails::security_event(kind, &self.owner(&account, event.at), event.at);
-                self.send_to_owner(event, &account, &email).await
+                // The addresses and the link are not of a time at which nothing happened.
+                let at = if is_recent(event, now) { event.at } else { now };
+                let email = emails::security_event(kind, &self.owner(&account, at), event.at);
+                self.send_to(event, &account, &protecting(&account, at), &email).await
             }
             EventKind::Recovery(step) => {
                 let Some(account) = self.account(event).await? else { return Ok(false) };
@@ -350,6 +359,11 @@ impl Mailer {
         let address = self.sealer.open_contact(account.id, "email", sealed)?;
         Ok(self.smtp.send(&address, email).await?)
     }
+}
+
+/// Whether an event has a time that a report can be about.
+fn is_recent(event: &StoredEvent, now: Timestamp) -> bool {
+    now.since(event.at) <= MAX_AGE && event.at.since(now) <= MAX_CLOCK_SKEW
 }
 
 fn verified_email(account: &Account) -> Option<&[u8]> {

@@ -5,6 +5,11 @@
 //! read. They keep one caller from reading out the database, and one account's flood from delaying
 //! the others.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota};
 use kms_store::{Database, RateLimit};
@@ -14,6 +19,10 @@ use crate::error::ApiError;
 
 /// Above this number of keys, refilled buckets are dropped from memory.
 const MANY: usize = 50_000;
+/// Long polls that wait at once on each server, and those of one caller: each is five queries a
+/// second. A bot has two, and those of one that was killed wait until they time out.
+const POLLS: usize = 64;
+const POLLS_OF_A_CALLER: usize = 24;
 /// The longest account reference is shorter.
 const LONGEST: usize = 64;
 
@@ -79,6 +88,48 @@ impl OpeningLimits {
     }
 }
 
+/// The long polls that wait, of each caller.
+#[derive(Debug, Default)]
+pub(crate) struct Polls(Mutex<HashMap<String, usize>>);
+
+impl Polls {
+    /// Lets a caller wait, until the result is dropped.
+    pub(crate) fn begin(&self, caller: &str) -> Result<Poll<'_>, ApiError> {
+        let mut waiting = self.lock();
+        let all: usize = waiting.values().sum();
+        let own = waiting.get(caller).copied().unwrap_or_default();
+        if own >= POLLS_OF_A_CALLER || all >= POLLS {
+            let detail = "too many long polls wait; repeat after `retry_after` seconds";
+            return Err(ApiError::rate_limited(detail, Duration::from_secs(1)));
+        }
+        waiting.insert(caller.to_owned(), own + 1);
+        Ok(Poll { polls: self, caller: caller.to_owned() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A long poll that waits.
+#[derive(Debug)]
+pub(crate) struct Poll<'a> {
+    polls: &'a Polls,
+    caller: String,
+}
+
+impl Drop for Poll<'_> {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut own) = self.polls.lock().entry(std::mem::take(&mut self.caller))
+        {
+            match own.get().checked_sub(1) {
+                None | Some(0) => drop(own.remove()),
+                Some(rest) => drop(own.insert(rest)),
+            }
+        }
+    }
+}
+
 /// Takes one from the bucket of `key` in the database.
 ///
 /// # Errors
@@ -110,6 +161,20 @@ fn take(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_so_many_polls_of_a_caller_and_of_all_wait_at_once() {
+        let polls = Polls::default();
+        let mut waiting: Vec<_> = (0..24).map(|_| polls.begin("bot").unwrap()).collect();
+        assert!(polls.begin("bot").is_err());
+        let others = (24..64).map(|poll| polls.begin(&format!("other{}", poll / 8)).unwrap());
+        waiting.extend(others.collect::<Vec<_>>());
+        assert!(polls.begin("another").is_err());
+        drop(waiting.remove(0));
+        polls.begin("bot").unwrap();
+        drop(waiting);
+        assert!(polls.lock().is_empty());
+    }
 
     #[test]
     fn callers_and_accounts_have_buckets_of_their_own() {

@@ -31,7 +31,7 @@ use crate::kms_key_status::KmsKeyStatus;
 use crate::mail::Mailer;
 use crate::page;
 use crate::page::peers::{Connection, Peers};
-use crate::rate_limits::{OpeningLimits, ReadLimits};
+use crate::rate_limits::{OpeningLimits, Polls, ReadLimits};
 use crate::readiness::Readiness;
 use crate::routes;
 use crate::start_error::StartError;
@@ -426,6 +426,7 @@ async fn open_state(settings: Settings, shutdown: CancellationToken) -> Result<S
             settings.limits.reads.quota(),
             settings.limits.account_reads.quota(),
         ),
+        polls: Polls::default(),
         app: settings.page.app.clone(),
         launches: launch_verifier(settings.page),
         openings: OpeningLimits::new(

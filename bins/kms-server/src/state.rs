@@ -17,7 +17,7 @@ use crate::clock;
 use crate::config::LimitSettings;
 use crate::error::{ApiError, Defect};
 use crate::kms_key_status::KmsKeyStatus;
-use crate::rate_limits::{OpeningLimits, ReadLimits};
+use crate::rate_limits::{OpeningLimits, Polls, ReadLimits};
 use crate::readiness::Readiness;
 use crate::telemetry;
 use crate::token_cache::TokenCache;
@@ -35,6 +35,7 @@ pub(crate) struct State {
     pub(crate) tokens: TokenCache,
     pub(crate) limits: LimitSettings,
     pub(crate) reads: ReadLimits,
+    pub(crate) polls: Polls,
     /// Whose openings of the page count.
     pub(crate) launches: LaunchVerifier,
     pub(crate) openings: OpeningLimits,

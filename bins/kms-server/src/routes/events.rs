@@ -55,13 +55,15 @@ pub(crate) struct EventParameters {
 )]
 #[get("/events")]
 pub(crate) async fn read(
-    _chat: Chat,
+    Chat { caller, .. }: Chat,
     state: Data<State>,
     Parameters(parameters): Parameters<EventParameters>,
 ) -> Result<HttpResponse, ApiError> {
     if parameters.wait > LONGEST_WAIT {
         return Err(ApiError::field("wait", format!("wait at most {LONGEST_WAIT} seconds")));
     }
+    let waits = parameters.wait > 0;
+    let _poll = waits.then(|| state.polls.begin(&caller.actor)).transpose()?;
     let (database, stream) = (&state.database, parameters.stream);
     let consumer = consumer(stream);
     if let Some(cursor) = parameters.acknowledge

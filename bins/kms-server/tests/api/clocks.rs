@@ -15,7 +15,7 @@ use kms_types::wire::{
 use kms_types::{Asset, ErrorCode, RecoveryId};
 
 use crate::operations::until_ready;
-use crate::recoveries::{complete, failed, request};
+use crate::recoveries::{ann_with_email, complete, failed, kind, mails, request, with_mail};
 
 const PAUSED: Option<ErrorCode> = Some(ErrorCode::RecoveriesPaused);
 /// How what the clock decides is refused.
@@ -244,13 +244,14 @@ async fn nothing_is_wider_or_stuck_after_the_clock_of_the_database_jumped() {
 }
 
 /// What an operator loosens begins or ends by the clock of their machine. What protects does not
-/// wait for it.
+/// wait for it, and its e-mail is sent whatever its time.
 #[actix_web::test]
 async fn a_command_on_a_machine_whose_clock_is_wrong_loosens_nothing() {
-    let mut env = TestEnv::new(Stores::Embedded).unwrap();
+    let (mut env, mailbox) = with_mail(Stores::Embedded);
     env.recovery.wait_without_email = HOUR;
     let test = TestServer::start(env).await;
-    test.ann_and_bob().await;
+    ann_with_email(&test, &mailbox).await;
+    test.onboard(2, "bob", "bob").await;
     let body = RequestRecovery { id: RecoveryId::random() };
     test.client.request_recovery(telegram(2), &body).await.unwrap();
     let ready_at = async || test.client.recovery(telegram(2)).await.unwrap().unwrap().ready_at;
@@ -258,10 +259,16 @@ async fn a_command_on_a_machine_whose_clock_is_wrong_loosens_nothing() {
         let ran = kms_server(&test.env, arguments).env("KMS_CLOCK_AHEAD", ahead).output().unwrap();
         (ran.status.success(), output_text(&ran))
     };
+    let mut sent = 2;
+    let mut next_mail = async || {
+        sent += 1;
+        kind(&mails(&mailbox, sent).await[sent - 1])
+    };
     for ahead in ["144000000", "-144000000"] {
         let before = ready_at().await;
         assert!(run(ahead, "recoveries pause").0, "{ahead}");
         assert!(run(ahead, "account freeze telegram:1 --reason ticket-1").0, "{ahead}");
+        assert_eq!(next_mail().await, "notice-account-frozen", "{ahead}");
         for command in [
             "recoveries resume --reason ticket-2",
             "account unfreeze telegram:1 --reason ticket-3",
@@ -274,6 +281,7 @@ async fn a_command_on_a_machine_whose_clock_is_wrong_loosens_nothing() {
         assert!(ready_at().await > before, "{ahead}: the wait did not stop");
         assert!(ready_at().await.since(before) < HOUR, "{ahead}: the wait was extended by more");
         succeeds(&test.env, "account unfreeze telegram:1 --reason ticket-3");
+        assert_eq!(next_mail().await, "notice-account-unfrozen", "{ahead}");
     }
     assert!(!succeeds(&test.env, "token list").contains("another"));
 }
