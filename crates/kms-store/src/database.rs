@@ -5,6 +5,8 @@ mod fence;
 mod manager;
 mod migrations;
 mod plan;
+#[cfg(all(feature = "postgres"))]
+pub(crate) mod together;
 
 use std::fmt;
 use std::sync::Arc;
@@ -329,6 +331,28 @@ macro_rules! execute_on_either {
     }};
 }
 pub(crate) use execute_on_either;
+
+/// Runs several inserts and, last, one more write, of which none needs what another one writes: in
+/// one statement of PostgreSQL, and one after the other in SQLite. Returns the number of rows of
+/// the last.
+macro_rules! write_together {
+    ($connection:expr, [$($first:expr),+ $(,)?], $last:expr) => {
+        match $connection {
+            #[cfg(feature = "postgres")]
+            $crate::database::AnyConnection::Postgres(connection) => {
+                let last = $last;
+                $crate::database::together::Together { first: &[$(&$first),+], last: &last }
+                    .execute(connection)
+            }
+            #[cfg(feature = "sqlite")]
+            $crate::database::AnyConnection::Sqlite(connection) => {
+                $($first.execute(connection)?;)+
+                $last.execute(connection)
+            }
+        }
+    };
+}
+pub(crate) use write_together;
 
 /// Returns `false` if a row with the same key exists.
 pub(crate) fn inserted(result: Result<(), Failure>) -> Result<bool, Failure> {

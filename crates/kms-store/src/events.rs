@@ -62,6 +62,38 @@ pub(crate) enum About {
     Contact(Option<Vec<u8>>),
 }
 
+/// An event that is inserted.
+#[derive(Insertable)]
+#[diesel(table_name = events)]
+pub(crate) struct NewEvent {
+    account_id: String,
+    at: i64,
+    stream: &'static str,
+    kind: &'static str,
+    transfer_id: Option<String>,
+    deposit_id: Option<String>,
+    recovery_id: Option<String>,
+    contact: Option<Vec<u8>>,
+}
+
+impl NewEvent {
+    pub(crate) fn new(account: AccountId, at: Timestamp, kind: EventKind, about: About) -> Self {
+        type Ids = (Option<String>, Option<String>, Option<String>, Option<Vec<u8>>);
+        let (transfer_id, deposit_id, recovery_id, contact): Ids = match about {
+            About::Nothing => (None, None, None, None),
+            #[cfg(feature = "transfers")]
+            About::Transfer(id) => (Some(id.to_string()), None, None, None),
+            #[cfg(feature = "transfers")]
+            About::Deposit(id) => (None, Some(id.to_string()), None, None),
+            About::Recovery(id) => (None, None, Some(id.to_string()), None),
+            About::Contact(sealed) => (None, None, None, sealed),
+        };
+        let (account_id, at) = (account.to_string(), at.0);
+        let (stream, kind) = (kind.stream().as_str(), kind.as_str());
+        Self { account_id, at, stream, kind, transfer_id, deposit_id, recovery_id, contact }
+    }
+}
+
 /// Inserts an event within the transaction that causes it.
 pub(crate) fn append(
     connection: &mut AnyConnection,
@@ -70,28 +102,8 @@ pub(crate) fn append(
     kind: EventKind,
     about: About,
 ) -> Result<(), Failure> {
-    type Ids = (Option<String>, Option<String>, Option<String>, Option<Vec<u8>>);
-    let (transfer, deposit, recovery, contact): Ids = match about {
-        About::Nothing => (None, None, None, None),
-        #[cfg(feature = "transfers")]
-        About::Transfer(id) => (Some(id.to_string()), None, None, None),
-        #[cfg(feature = "transfers")]
-        About::Deposit(id) => (None, Some(id.to_string()), None, None),
-        About::Recovery(id) => (None, None, Some(id.to_string()), None),
-        About::Contact(sealed) => (None, None, None, sealed),
-    };
-    diesel::insert_into(events::table)
-        .values((
-            events::account_id.eq(account.to_string()),
-            events::at.eq(at.0),
-            events::stream.eq(kind.stream().as_str()),
-            events::kind.eq(kind.as_str()),
-            events::transfer_id.eq(transfer),
-            events::deposit_id.eq(deposit),
-            events::recovery_id.eq(recovery),
-            events::contact.eq(contact),
-        ))
-        .execute(connection)?;
+    let event = NewEvent::new(account, at, kind, about);
+    diesel::insert_into(events::table).values(event).execute(connection)?;
     Ok(())
 }
 

@@ -49,8 +49,10 @@ pub use self::spending_limits::{LimitRefused, Raises, Spending};
 use crate::audit::{self, AuditRow};
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure};
-use crate::events::{self, About};
-use crate::schema::{chain_cursors, settlements, signed_transactions, transfer_waits, transfers};
+use crate::events::{self, About, NewEvent};
+use crate::schema::{
+    self, chain_cursors, settlements, signed_transactions, transfer_waits, transfers,
+};
 
 fn find(connection: &mut AnyConnection, id: TransferId) -> Result<Option<Transfer>, Failure> {
     let mut found = find_row(connection, id)?;
@@ -173,13 +175,15 @@ fn notify_sender(
     let Some(sender) = transfer.from.account else {
         return Ok(());
     };
-    events::append(
-        connection,
-        sender,
-        now,
-        EventKind::Transfer(TransferEvent::Changed),
-        About::Transfer(transfer.id),
-    )
+    let event = changed(transfer.id, sender, now);
+    diesel::insert_into(schema::events::table).values(event).execute(connection)?;
+    Ok(())
+}
+
+/// Notifies the sender that a transfer changed.
+fn changed(transfer: TransferId, sender: AccountId, now: Timestamp) -> NewEvent {
+    let kind = EventKind::Transfer(TransferEvent::Changed);
+    NewEvent::new(sender, now, kind, About::Transfer(transfer))
 }
 
 /// Notifies the recipient of the transfer's state: that it arrives, is final, is pending again

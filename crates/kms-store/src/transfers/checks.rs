@@ -19,21 +19,20 @@ const LONGEST_DELAY: Duration = Duration::from_secs(5 * 60);
 /// The number of doublings after which the delay is the longest.
 const DOUBLINGS: u32 = 9;
 
-/// Schedules the first check of a transfer that is being signed, which no block can have settled.
-pub(super) fn begin(
-    connection: &mut AnyConnection,
-    transfer: &Transfer,
-    at: Timestamp,
-) -> Result<(), Failure> {
-    diesel::insert_into(transfer_checks::table)
-        .values((
-            transfer_checks::transfer_id.eq(transfer.id.to_string()),
-            transfer_checks::chain_id.eq(to_i64(transfer.chain_id)),
-            transfer_checks::next_at.eq(at.0),
-            transfer_checks::done.eq(0),
-        ))
-        .execute(connection)?;
-    Ok(())
+/// A check of a transfer that is inserted.
+#[derive(Insertable)]
+#[diesel(table_name = transfer_checks)]
+pub(super) struct NewCheck {
+    transfer_id: String,
+    chain_id: i64,
+    next_at: i64,
+    done: i32,
+}
+
+/// The first check of a transfer that is being signed, which no block can have settled.
+pub(super) fn first(transfer: &Transfer, at: Timestamp) -> NewCheck {
+    let (transfer_id, chain_id) = (transfer.id.to_string(), to_i64(transfer.chain_id));
+    NewCheck { transfer_id, chain_id, next_at: at.0, done: 0 }
 }
 
 /// Makes a check due at a time, and the delays after it short again. A transfer that a block

@@ -10,10 +10,10 @@ use kms_types::{ReplacementId, Timestamp, TransferId, Units, Wei};
 
 use super::advance::{end_wait, show_last_sent};
 use super::expiry::lock;
-use super::sign::{SenderCheck, check_sender, insert_signed, reserving, shortfall};
+use super::sign::{SenderCheck, check_sender, reserving, shortfall, signed_rows};
 use super::{checks, find, notify_sender, spending_limits, spends};
 use crate::convert::RowRef;
-use crate::database::{AnyConnection, Failure};
+use crate::database::{AnyConnection, Failure, execute_on_either};
 use crate::dialect::Dialect;
 use crate::schema::{replacements, signed_transactions, transfers};
 
@@ -128,7 +128,8 @@ fn insert_again(
     diesel::delete(unsent).execute(connection)?;
     let payments = [signed.first].into_iter().chain(signed.replacements);
     let payments = payments.filter(|_| !is_cancelled);
-    insert_signed(connection, &key, last_step + 1, payments, signed.cancellation, sent)?;
+    let rows = signed_rows(&key, last_step + 1, payments, signed.cancellation, sent);
+    execute_on_either!(connection, diesel::insert_into(signed_transactions::table).values(rows))?;
     // The payment was not signed again: it costs what it did, if it is mined after all.
     let again = if is_cancelled {
         let ladder = before.ladder.clone().with_cancellation(again.ladder.cancellation());

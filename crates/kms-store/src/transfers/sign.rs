@@ -18,13 +18,16 @@ use kms_types::{EthAddress, Timestamp, TokenAmount, TransferId, Units, Wei};
 
 use super::expiry::{expire, lock};
 use super::row::{Row, to_i64};
-use super::{checks, notify_sender, spending_limits, spends};
+use super::{changed, checks, spending_limits, spends};
 use crate::accounts::rows as account_rows;
 use crate::convert::RowRef;
-use crate::database::{AnyConnection, Failure, execute_on_either};
+use crate::database::{AnyConnection, Failure, write_together};
 use crate::dialect::Dialect;
 use crate::rate_limits;
-use crate::schema::{settlements, signed_transactions, transfer_waits, transfers};
+use crate::schema::{
+    events, settlements, signed_transactions, spends as spends_table, transfer_checks,
+    transfer_waits, transfers,
+};
 
 pub(super) fn sign(
     connection: &mut AnyConnection,
@@ -80,13 +83,34 @@ pub(super) fn sign(
     let nonce_column: i64 = row.convert(nonce)?;
     let signed = (sign.ladder)(nonce);
     let tx_hash = signed.first.tx_hash;
-    record_signature(connection, id, nonce_column, tx_hash)?;
     let payments = [signed.first].into_iter().chain(signed.replacements);
-    insert_signed(connection, &key, 0, payments, signed.cancellation, (view.block, now))?;
-    spends::reserve(connection, keys, &transfer, now)?;
+    let transactions = signed_rows(&key, 0, payments, signed.cancellation, (view.block, now));
+    let spend = spends::reserved(keys, &transfer, now)?;
     // In case that the broadcast fails, or this server.
-    checks::begin(connection, &transfer, now.plus(Duration::from_secs(1)))?;
-    notify_sender(connection, &transfer, now)?;
+    let check = checks::first(&transfer, now.plus(Duration::from_secs(1)));
+    let event = changed(id, spends::sender(&transfer)?, now);
+    let after = state::after(TransferState::Quoted, Change::Sign).ok_or(Error::NotFound)?;
+    let quote = transfers::table
+        .filter(transfers::id.eq(&key))
+        .filter(transfers::state.eq(TransferState::Quoted.as_str()));
+    let recorded = write_together!(
+        connection,
+        [
+            diesel::insert_into(signed_transactions::table).values(transactions),
+            diesel::insert_into(spends_table::table).values(spend),
+            diesel::insert_into(transfer_checks::table).values(check),
+            diesel::insert_into(events::table).values(event),
+        ],
+        diesel::update(quote).set((
+            transfers::state.eq(after.as_str()),
+            transfers::nonce.eq(Some(nonce_column)),
+            transfers::tx_hash.eq(Some(tx_hash.to_vec())),
+        ))
+    )?;
+    if recorded != 1 {
+        // Rolled back: nothing may be signed that is not recorded.
+        return Err(Error::NotFound.into());
+    }
     let (state, nonce) = (TransferState::Signed, Some(nonce));
     let signed = Transfer { state, nonce, tx_hash: Some(tx_hash), ..transfer };
     Ok(SignOutcome::Signed(Box::new(signed)))
@@ -105,59 +129,45 @@ fn take_outflow(
     Ok(rate_limits::take_part_within(connection, dialect, &key, (part, HOUR))?.err())
 }
 
-/// Changes the quote, whose row is locked, to `signed`.
-fn record_signature(
-    connection: &mut AnyConnection,
-    id: TransferId,
-    nonce: i64,
-    tx_hash: [u8; 32],
-) -> Result<(), Failure> {
-    let quoted = TransferState::Quoted;
-    let signed = state::after(quoted, Change::Sign).ok_or(Error::NotFound)?;
-    let row = transfers::table
-        .filter(transfers::id.eq(id.to_string()))
-        .filter(transfers::state.eq(quoted.as_str()));
-    let changed = diesel::update(row)
-        .set((
-            transfers::state.eq(signed.as_str()),
-            transfers::nonce.eq(Some(nonce)),
-            transfers::tx_hash.eq(Some(tx_hash.to_vec())),
-        ))
-        .execute(connection)?;
-    // Rolled back otherwise: nothing may be signed that is not recorded.
-    if changed == 1 { Ok(()) } else { Err(Error::NotFound.into()) }
+/// A transaction that was signed for a transfer.
+#[derive(Insertable)]
+#[diesel(table_name = signed_transactions)]
+pub(super) struct SignedRow {
+    transfer_id: String,
+    step: i32,
+    kind: &'static str,
+    fees: String,
+    tx_hash: Vec<u8>,
+    sealed: Vec<u8>,
+    sent_at: Option<i64>,
+    sent_block: Option<i64>,
 }
 
-/// Inserts the transactions that were signed for a transfer, from this step on. The first one
-/// counts as sent: it is broadcast after the commit.
-pub(super) fn insert_signed(
-    connection: &mut AnyConnection,
+/// The transactions that were signed for a transfer, from this step on. The first one counts as
+/// sent: it is broadcast after the commit.
+pub(super) fn signed_rows(
     key: &str,
     first_step: i32,
     payments: impl Iterator<Item = SignedBytes>,
     cancellation: SignedBytes,
     (block, now): (u64, Timestamp),
-) -> Result<(), Failure> {
+) -> Vec<SignedRow> {
     let payments = payments.map(|signed| (TransactionKind::Payment, signed));
     let all = payments.chain([(TransactionKind::Cancellation, cancellation)]);
-    let rows: Vec<_> = (first_step..)
-        .zip(all)
-        .map(|(step, (kind, signed))| {
-            let is_first = step == first_step;
-            (
-                signed_transactions::transfer_id.eq(key),
-                signed_transactions::step.eq(step),
-                signed_transactions::kind.eq(kind.as_str()),
-                signed_transactions::fees.eq(signed.fees.to_string()),
-                signed_transactions::tx_hash.eq(signed.tx_hash.to_vec()),
-                signed_transactions::sealed.eq(Some(signed.sealed)),
-                signed_transactions::sent_at.eq(is_first.then_some(now.0)),
-                signed_transactions::sent_block.eq(is_first.then_some(to_i64(block))),
-            )
-        })
-        .collect();
-    execute_on_either!(connection, diesel::insert_into(signed_transactions::table).values(rows))?;
-    Ok(())
+    let row = |(step, (kind, signed)): (i32, (TransactionKind, SignedBytes))| {
+        let is_first = step == first_step;
+        SignedRow {
+            transfer_id: key.to_owned(),
+            step,
+            kind: kind.as_str(),
+            fees: signed.fees.to_string(),
+            tx_hash: signed.tx_hash.to_vec(),
+            sealed: signed.sealed,
+            sent_at: is_first.then_some(now.0),
+            sent_block: is_first.then_some(to_i64(block)),
+        }
+    };
+    (first_step..).zip(all).map(row).collect()
 }
 
 /// Whether the sender's wallet may still be used.

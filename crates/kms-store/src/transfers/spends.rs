@@ -23,7 +23,7 @@ const TABLE: &str = "spends";
 
 #[derive(Queryable, Selectable, Insertable, AsChangeset)]
 #[diesel(table_name = spends, treat_none_as_null = true)]
-struct Row {
+pub(super) struct Row {
     transfer_id: String,
     account_id: String,
     asset: String,
@@ -141,13 +141,12 @@ pub(super) fn of_asset(spends: &[Spent], asset: AssetId) -> Vec<Spend> {
     spends.iter().map(spend).collect()
 }
 
-/// Reserves the maximum that a transfer may spend, in the transaction that signs it.
-pub(super) fn reserve(
-    connection: &mut AnyConnection,
+/// The maximum that a transfer may spend, which the transaction that signs it reserves.
+pub(super) fn reserved(
     keys: &ServerKeys,
     transfer: &Transfer,
     now: Timestamp,
-) -> Result<(), Failure> {
+) -> Result<Row, StoreError> {
     let spent = Spent {
         asset: transfer.asset(),
         units: transfer.value,
@@ -155,9 +154,7 @@ pub(super) fn reserve(
         unpaid_fee: None,
         at: now,
     };
-    let row = Row::new(keys, &transfer.id.to_string(), &sender(transfer)?.to_string(), &spent);
-    diesel::insert_into(spends::table).values(row).execute(connection)?;
-    Ok(())
+    Ok(Row::new(keys, &transfer.id.to_string(), &sender(transfer)?.to_string(), &spent))
 }
 
 /// Reserves again what a transfer may spend, because the final block that ended it was removed.
