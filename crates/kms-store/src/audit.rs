@@ -10,7 +10,9 @@ mod verify;
 
 #[cfg(feature = "transfers")]
 pub(crate) use self::accounts::changed_subjects;
-pub(crate) use self::accounts::{newest_revision, newest_revision_of};
+pub(crate) use self::accounts::{
+    newest_details, newest_revision, newest_revision_in, newest_revision_of,
+};
 pub use self::rows::alarms_recorded;
 #[cfg(feature = "transfers")]
 pub(crate) use self::signatures::{sent_since, signatures};

@@ -148,7 +148,7 @@ fn stored(connection: &mut AnyConnection, canonical: &str) -> Result<Vec<Row>, E
 }
 
 /// What the audit calls a change of the claims on a username.
-fn action(canonical: &str) -> Action {
+pub(crate) fn action(canonical: &str) -> Action {
     Action::ClaimNames(Sha256::digest(canonical.as_bytes()).into())
 }
 

@@ -415,5 +415,6 @@ diesel::allow_tables_to_appear_in_same_query!(
     settlements,
     events,
     external_deposits,
-    wallet_balances
+    wallet_balances,
+    spending_limits
 );

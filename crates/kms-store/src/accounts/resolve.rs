@@ -7,6 +7,7 @@ use kms_types::{Timestamp, Username};
 use name_service::Claim;
 
 use super::rows::{AccountRow, Row, WalletRow, parse};
+use crate::audit;
 use crate::database::{AnyConnection, Database, Failure};
 use crate::names::{self as claims, active, recorded, verify_history};
 use crate::schema::{accounts, names, wallets};
@@ -40,8 +41,14 @@ impl Database {
         let (name, keys) = (name.clone(), self.keys.clone());
         self.blocking(move |connection| {
             let canonical = name.canonical();
-            let newest = recorded(connection, &canonical)?;
-            let found = with_claims(connection, &canonical)?;
+            let (found, newest) = match with_claims(connection, &canonical)? {
+                // No claim was there to read the audit with: it is asked, and then the claims.
+                (found, _) if found.is_empty() => match recorded(connection, &canonical)? {
+                    0 => return Ok(None),
+                    newest => (with_claims(connection, &canonical)?.0, newest),
+                },
+                read => read,
+            };
             let (history, accounts): (Vec<_>, Vec<_>) = found.into_iter().unzip();
             verify_history(&history, newest, &canonical, &keys)?;
             let Some(claim) = active(&history)? else { return Ok(None) };
@@ -57,12 +64,14 @@ impl Database {
     }
 }
 
-/// Reads all claims on a username, oldest first, the active one with its holder's account.
+/// Reads all claims on a username, oldest first, the active one with its holder's account, and the
+/// newest revision that the audit has of them.
 fn with_claims(
     connection: &mut AnyConnection,
     canonical: &str,
-) -> Result<Vec<(claims::Row, Option<Row>)>, Failure> {
-    type Found = (claims::Row, Option<AccountRow>, Option<WalletRow>, Option<String>);
+) -> Result<(Vec<(claims::Row, Option<Row>)>, i64), Failure> {
+    type Found =
+        (claims::Row, Option<AccountRow>, Option<WalletRow>, Option<String>, Option<String>);
     let own = diesel::alias!(names as own_names);
     let shown = own
         .filter(own.field(names::telegram_id).eq(names::telegram_id))
@@ -81,10 +90,13 @@ fn with_claims(
             Option::<AccountRow>::as_select(),
             Option::<WalletRow>::as_select(),
             shown,
+            audit::newest_details(claims::action(canonical)),
         ))
         .load(connection)?;
-    let joined = |(claim, account, wallet, shown): Found| {
+    let newest = found.first().and_then(|(.., newest)| newest.as_deref());
+    let newest = audit::newest_revision_in(newest);
+    let joined = |(claim, account, wallet, shown, _): Found| {
         (claim, account.zip(wallet).map(|(account, wallet)| (account, wallet, shown)))
     };
-    Ok(found.into_iter().map(joined).collect())
+    Ok((found.into_iter().map(joined).collect(), newest))
 }

@@ -1,7 +1,9 @@
 //! What the audit holds of an account: the newest copy of its row is distinguished by it.
 
+use diesel::dsl::{AsExprOf, sql};
+use diesel::expression::{SqlLiteral, UncheckedBind};
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Text};
+use diesel::sql_types::{BigInt, Nullable, Text};
 use kms_core::audit::{Action, AuditRecord, CHANGES_OF_ACCOUNTS, Details, Phase, REVISION};
 use kms_core::ports::{AuditedAccount, StoreError};
 use kms_types::{AccountId, Timestamp};
@@ -17,7 +19,7 @@ struct Line {
     #[diesel(sql_type = BigInt)]
     at: i64,
     /// Null for a wrong password.
-    #[diesel(sql_type = diesel::sql_types::Nullable<Text>)]
+    #[diesel(sql_type = Nullable<Text>)]
     details: Option<String>,
 }
 
@@ -64,20 +66,38 @@ fn revision(details: &str) -> i64 {
     details.and_then(|details| details.get(REVISION)?.parse().ok()).unwrap_or_default()
 }
 
+/// Separates records in one text. None of them contains it.
+const SEPARATOR: char = '\u{1e}';
+
+/// A column with what the newest records of this action state, one text.
+pub(crate) type NewestDetails = SqlLiteral<
+    Nullable<Text>,
+    UncheckedBind<SqlLiteral<Nullable<Text>>, AsExprOf<Option<String>, Nullable<Text>>>,
+>;
+
+/// What the newest records of this action state, as a column of the statement that reads its
+/// object: so the object is not older than its records unless an older copy of it was put back.
+pub(crate) fn newest_details(action: Action) -> NewestDetails {
+    let name = action.as_str();
+    sql("(select string_agg(details, '\u{1e}') from (select details from audit where subject = ")
+        .bind::<Nullable<Text>, _>(action.subject())
+        .sql(&format!(
+            " and action = '{name}' and outcome = 'ok' order by seq desc limit {CHANGES}) as newest)"
+        ))
+}
+
+/// Returns the newest revision in a column of [`newest_details`]; 0 if none was recorded.
+pub(crate) fn newest_revision_in(details: Option<&str>) -> i64 {
+    details.unwrap_or_default().split(SEPARATOR).map(revision).max().unwrap_or_default()
+}
+
 /// Returns the newest revision of the object of this action that was recorded; 0 if none was.
 pub(crate) fn newest_revision_of(
     connection: &mut AnyConnection,
     action: Action,
 ) -> Result<i64, Failure> {
-    let details: Vec<String> = audit::table
-        .filter(audit::subject.eq(action.subject()))
-        .filter(audit::action.eq(action.as_str()))
-        .filter(audit::outcome.eq("ok"))
-        .order(audit::seq.desc())
-        .limit(CHANGES.into())
-        .select(audit::details)
-        .load(connection)?;
-    Ok(details.iter().map(|details| revision(details)).max().unwrap_or_default())
+    let details: Option<String> = diesel::select(newest_details(action)).get_result(connection)?;
+    Ok(newest_revision_in(details.as_deref()))
 }
 
 /// Returns the objects of this kind of action that were changed for an account.

@@ -18,7 +18,7 @@ use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure};
 use crate::events::{self, About};
 use crate::rate_limits::{self as rate, RateLimit};
-use crate::schema::spending_limits;
+use crate::schema::{accounts, spending_limits};
 use crate::server_keys::{BATCH, StaleMac};
 
 /// The text of an absent limit.
@@ -183,14 +183,20 @@ fn own_limit(
     account: AccountId,
     asset: AssetId,
 ) -> Result<Revised, Failure> {
-    let newest = audit::newest_revision_of(connection, Action::ChangeLimit(account, asset))?;
-    let found: Option<Row> = spending_limits::table
-        .find((account.to_string(), asset.to_string()))
-        .select(Row::as_select())
+    let of_asset = spending_limits::account_id
+        .eq(accounts::id)
+        .and(spending_limits::asset.eq(asset.to_string()));
+    let newest = audit::newest_details(Action::ChangeLimit(account, asset));
+    // Of the account, which always has a row.
+    let found: Option<(Option<Row>, Option<String>)> = accounts::table
+        .find(account.to_string())
+        .left_join(spending_limits::table.on(of_asset))
+        .select((Option::<Row>::as_select(), newest))
         .first(connection)
         .optional()?;
+    let (found, newest) = found.unwrap_or_default();
     let found = found.map(|row| row.parse(keys)).transpose()?.unwrap_or_default();
-    if found.revision < newest {
+    if found.revision < audit::newest_revision_in(newest.as_deref()) {
         let key = account.to_string();
         return Err(StoreError::Tampered { table: "spending_limits", key }.into());
     }
