@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use diesel::dsl::sql;
 use diesel::prelude::*;
-use diesel::sql_types::Bool;
+use diesel::sql_types::{BigInt, Text};
 use kms_chain::ports::Progress;
 use kms_chain::state::{self, Change};
 use kms_chain::transfer::{Transfer, TransferState, WaitReason};
@@ -14,7 +13,7 @@ use super::row::to_i64;
 use super::{checks, find_row, notify_sender, step};
 use crate::database::{AnyConnection, Failure};
 use crate::dialect::Dialect;
-use crate::schema::{signed_transactions, transfer_waits, transfers};
+use crate::schema::{signed_transactions, transfer_checks, transfer_waits, transfers};
 
 pub(super) fn advance(
     connection: &mut AnyConnection,
@@ -59,26 +58,56 @@ pub(super) fn advance(
     }
 }
 
-/// Puts off the check of a transfer, and records that a node accepted its first transaction.
-///
-/// The two statements need no transaction, and neither waits for the disk: where one is lost, the
-/// same bytes are sent again. The check comes first, so that a cancellation that is requested in
-/// between, whose check is due at once, is not put off.
+/// Records that a node accepted the first transaction of a transfer, and puts off its check, unless
+/// its cancellation was requested, which is sent at once. Does not wait for the disk: where this is
+/// lost, the same bytes are sent again.
 fn broadcast(
     connection: &mut AnyConnection,
     dialect: Dialect,
     key: &str,
     check_at: Timestamp,
 ) -> Result<bool, Failure> {
+    #[cfg(feature = "postgres")]
+    #[derive(QueryableByName)]
+    struct Changed {
+        #[diesel(sql_type = BigInt)]
+        changed: i64,
+    }
     let signed = TransferState::Signed;
     let Some(broadcast) = state::after(signed, Change::Broadcast) else { return Ok(false) };
-    checks::put_off(connection, dialect, key, check_at)?;
-    let row = transfers::table
-        .filter(transfers::id.eq(key))
-        .filter(transfers::state.eq(signed.as_str()))
-        .filter(sql::<Bool>(dialect.without_waiting_for_disk()));
-    let change = diesel::update(row).set(transfers::state.eq(broadcast.as_str()));
-    Ok(change.execute(connection)? == 1)
+    // The transfer first: a concurrent cancellation was before this, and is seen, or waits for it.
+    match connection {
+        #[cfg(feature = "postgres")]
+        AnyConnection::Postgres(connection) => {
+            let unsynced = dialect.without_waiting_for_disk();
+            let record = format!(
+                "with sent as (update transfers set state = $1 where id = $2 and state = $3 \
+                 and {unsynced} returning id, cancel_requested_at), \
+                 put_off as (update transfer_checks set next_at = $4, done = 0 where transfer_id in \
+                 (select id from sent where cancel_requested_at is null)) \
+                 select count(*) as changed from sent"
+            );
+            let record = diesel::sql_query(record)
+                .bind::<Text, _>(broadcast.as_str())
+                .bind::<Text, _>(key)
+                .bind::<Text, _>(signed.as_str())
+                .bind::<BigInt, _>(check_at.0);
+            Ok(record.get_result::<Changed>(connection)?.changed == 1)
+        }
+        #[cfg(feature = "sqlite")]
+        AnyConnection::Sqlite(connection) => connection.transaction(|connection| {
+            let row = transfers::table.filter(transfers::id.eq(key));
+            let sent = diesel::update(row.filter(transfers::state.eq(signed.as_str())))
+                .set(transfers::state.eq(broadcast.as_str()))
+                .returning(transfers::cancel_requested_at);
+            let sent: Option<Option<i64>> = sent.get_result(connection).optional()?;
+            if sent == Some(None) {
+                let later = (transfer_checks::next_at.eq(check_at.0), transfer_checks::done.eq(0));
+                diesel::update(transfer_checks::table.find(key)).set(later).execute(connection)?;
+            }
+            Ok(sent.is_some())
+        }),
+    }
 }
 
 /// Changes the state of a transfer, records what belongs to the change, and notifies the sender:

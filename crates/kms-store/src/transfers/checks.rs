@@ -54,27 +54,6 @@ pub(super) fn schedule(
     Ok(())
 }
 
-/// Puts off the first check of a transfer, unless its cancellation was requested: that is sent at
-/// once. Does not wait for the disk.
-pub(super) fn put_off(
-    connection: &mut AnyConnection,
-    dialect: Dialect,
-    transfer: &str,
-    until: Timestamp,
-) -> Result<(), Failure> {
-    let unsynced = dialect.without_waiting_for_disk();
-    let put_off = format!(
-        "update transfer_checks set next_at = $1, done = 0 where transfer_id = $2 and {unsynced} \
-         and exists (select 1 from transfers where id = $2 and state = 'signed' \
-         and cancel_requested_at is null)"
-    );
-    diesel::sql_query(put_off)
-        .bind::<BigInt, _>(until.0)
-        .bind::<Text, _>(transfer)
-        .execute(connection)?;
-    Ok(())
-}
-
 /// Makes the checks due of the wallet's later transfers that wait, because a block settled this one
 /// for which they wait, or whose amount or place a node counted.
 pub(super) fn bring_forward(
