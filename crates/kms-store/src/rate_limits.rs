@@ -74,6 +74,35 @@ impl Database {
         self.blocking(move |connection| Ok(take(connection, dialect, &key, limit, unsynced)?)).await
     }
 
+    /// Takes a token from the bucket of each key in turn, and from no later one once there is none.
+    /// A crash of the database may refill those of its last half second.
+    ///
+    /// # Errors
+    /// When the database does not answer. The caller must refuse the request then.
+    pub async fn take_in_turn(
+        &self,
+        limits: &[(&str, RateLimit)],
+    ) -> Result<Result<(), RateLimitExceeded>, StoreError> {
+        let (dialect, unsynced) = (self.dialect, self.dialect.without_waiting_for_disk());
+        let limits: Vec<_> = limits.iter().map(|(key, limit)| (hashed(key), *limit)).collect();
+        self.blocking(move |connection| {
+            let taken = match &mut *connection {
+                #[cfg(feature = "postgres")]
+                AnyConnection::Postgres(connection) => at_once(connection, dialect, &limits)?,
+                #[cfg(feature = "sqlite")]
+                AnyConnection::Sqlite(_) => 0,
+            };
+            // The one that refused, whose wait is read, and those after it.
+            for (index, (key, limit)) in limits.iter().enumerate().skip(taken) {
+                if let Err(wait) = take(connection, dialect, key, *limit, unsynced)? {
+                    return Ok(Err(RateLimitExceeded { index, wait }));
+                }
+            }
+            Ok(Ok(()))
+        })
+        .await
+    }
+
     /// Takes a token from the bucket of each key, or from none of them. Repeats with the same id
     /// take none until a full bucket would have been refilled. Callers that share keys must pass
     /// them in the same order, so that their transactions do not deadlock.
@@ -177,10 +206,14 @@ fn take(
     if limit.burst == 0 {
         return Ok(Err(limit.period));
     }
-    let period = milliseconds(limit.period);
-    let reach = period.saturating_mul(limit.burst.into());
-    let taken = take_time(connection, dialect, key, (period, reach), commit)?;
+    let taken = take_time(connection, dialect, key, times(limit), commit)?;
     Ok(taken.map_err(|wait| wait.min(limit.period)))
+}
+
+/// The milliseconds in which a token is refilled, and the whole bucket.
+fn times(limit: RateLimit) -> (i64, i64) {
+    let period = milliseconds(limit.period);
+    (period, period.saturating_mul(limit.burst.into()))
 }
 
 fn milliseconds(time: Duration) -> i64 {
@@ -201,20 +234,11 @@ fn take_time(
         wait: i64,
     }
     let (now, greatest) = (dialect.clock(), dialect.greatest());
-    // A time that no request can reach was written while the clock was ahead: the bucket is full.
-    let tat = format!(
-        "case when rate_limits.tat > {now} + $3 + {SKEW} then {now} \
-         else {greatest}(rate_limits.tat, {now}) end"
-    );
-    let next = format!("{tat} + $2");
-    let taken = diesel::sql_query(format!(
-        "insert into rate_limits (key, tat) select $1, {now} + $2 where {commit} \
-         on conflict (key) do update set tat = {next} where {next} <= {now} + $3"
-    ))
-    .bind::<Text, _>(key)
-    .bind::<BigInt, _>(period)
-    .bind::<BigInt, _>(reach)
-    .execute(connection)?;
+    let taken = diesel::sql_query(taking(dialect, 1, &format!("where {commit}")))
+        .bind::<Text, _>(key)
+        .bind::<BigInt, _>(period)
+        .bind::<BigInt, _>(reach)
+        .execute(connection)?;
     if taken == 1 {
         return Ok(Ok(()));
     }
@@ -229,4 +253,56 @@ fn take_time(
     .optional()?;
     let wait = found.map_or(1, |found| found.wait);
     Ok(Err(Duration::from_millis(u64::try_from(wait).unwrap_or(1))))
+}
+
+/// The statement that takes what a bucket refills in a period, if there is as much in it. Its key,
+/// the period, and the time in which the bucket refills are the parameters from `first` on.
+fn taking(dialect: Dialect, first: usize, condition: &str) -> String {
+    let (now, greatest) = (dialect.clock(), dialect.greatest());
+    let (key, period, reach) = (first, first + 1, first + 2);
+    // A time that no request can reach was written while the clock was ahead: the bucket is full.
+    let next = format!(
+        "case when rate_limits.tat > {now} + ${reach} + {SKEW} then {now} \
+         else {greatest}(rate_limits.tat, {now}) end + ${period}"
+    );
+    format!(
+        "insert into rate_limits (key, tat) select ${key}, {now} + ${period} {condition} \
+         on conflict (key) do update set tat = {next} where {next} <= {now} + ${reach}"
+    )
+}
+
+/// Takes a token of each limit in turn, in one statement, and returns of how many there was one.
+#[cfg(feature = "postgres")]
+fn at_once(
+    connection: &mut diesel::PgConnection,
+    dialect: Dialect,
+    limits: &[(String, RateLimit)],
+) -> Result<usize, Error> {
+    #[derive(QueryableByName)]
+    struct Taken {
+        #[diesel(sql_type = BigInt)]
+        taken: i64,
+    }
+    // Such a bucket is never there, and the statement would insert it.
+    if limits.is_empty() || limits.iter().any(|(_, limit)| limit.burst == 0) {
+        return Ok(0);
+    }
+    let (mut steps, mut counts) = (Vec::new(), Vec::new());
+    for index in 0..limits.len() {
+        // Nothing is taken without the one before.
+        let after = index.checked_sub(1).map(|before| format!("from taken_{before} "));
+        let condition =
+            format!("{}where {}", after.unwrap_or_default(), dialect.without_waiting_for_disk());
+        let take = taking(dialect, 3 * index + 1, &condition);
+        steps.push(format!("taken_{index} as ({take} returning key)"));
+        counts.push(format!("(select count(*) from taken_{index})"));
+    }
+    let all = format!("with {} select {} as taken", steps.join(", "), counts.join(" + "));
+    let mut all = diesel::sql_query(all).into_boxed::<diesel::pg::Pg>();
+    for (key, limit) in limits {
+        let (period, reach) = times(*limit);
+        all = all.bind::<Text, _>(key).bind::<BigInt, _>(period).bind::<BigInt, _>(reach);
+    }
+    let Taken { taken } = all.get_result(connection)?;
+    Ok(usize::try_from(taken).unwrap_or_default())
 }

@@ -21,7 +21,6 @@ use crate::body::{Json, Parameters, Segment};
 use crate::chains::ServedChain;
 use crate::clock;
 use crate::error::ApiError;
-use crate::rate_limits::admit;
 use crate::routes::accounts;
 use crate::state::{State, detached};
 
@@ -110,10 +109,14 @@ pub(crate) async fn quote(
 }
 
 async fn admit_quote(state: &State, sender: AccountId) -> Result<(), ApiError> {
-    let (quotes, a_day) = (state.limits.quotes.limit(), state.limits.quotes_a_day.limit());
+    let (quotes, a_day) = (format!("quote:{sender}"), format!("quotes_a_day:{sender}"));
+    let limits = [
+        (quotes.as_str(), state.limits.quotes.limit()),
+        (a_day.as_str(), state.limits.quotes_a_day.limit()),
+    ];
     let detail = "too many quotes of this account; repeat after `retry_after` seconds";
-    admit(&state.database, &format!("quote:{sender}"), quotes, detail).await?;
-    admit(&state.database, &format!("quotes_a_day:{sender}"), a_day, detail).await
+    let taken = state.database.take_in_turn(&limits).await?;
+    taken.map_err(|refused| ApiError::rate_limited(detail, refused.wait))
 }
 
 /// Signs and broadcasts the transfer if it is what the sender was shown. A repeat returns the

@@ -206,6 +206,7 @@ async fn quote(subject: &Subject, ann: &Account, bob: &Account) -> TransferId {
     let limit = RateLimit { burst: 100, period: Duration::from_secs(1) };
     database.take("reads", limit).await.unwrap().unwrap();
     let limits = [("quotes", limit), ("quotes a day", limit)];
+    database.take_in_turn(&limits).await.unwrap().unwrap();
     database.take_once(TransferId::random(), &limits).await.unwrap().unwrap();
     let telegram = AccountRef::Telegram(ann.telegram_id);
     database.account(telegram).await.unwrap();

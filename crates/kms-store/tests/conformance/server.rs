@@ -21,6 +21,7 @@ on_every_database!(
     a_burst_of_zero_allows_nothing,
     a_repeat_takes_no_second_token,
     a_refusal_of_one_limit_takes_nothing_from_another,
+    a_limit_is_taken_after_those_before_it,
     only_refilled_rate_limits_are_deleted,
     a_clock_that_was_ahead_locks_no_limit,
     events_are_read_in_order_and_acknowledged,
@@ -211,6 +212,32 @@ async fn a_refusal_of_one_limit_takes_nothing_from_another(subject: Subject) {
     assert_eq!(own, Ok(()));
     let none = subject.database.take_once(51, &[("carl", few)]).await.unwrap();
     assert!(none.is_err());
+}
+
+async fn a_limit_is_taken_after_those_before_it(subject: Subject) {
+    let limit = |burst| RateLimit { burst, period: Duration::from_secs(3_600) };
+    let take = |limits: [(&'static str, u32); 2]| {
+        let database = subject.database.clone();
+        let limits = limits.map(|(key, burst)| (key, limit(burst)));
+        async move { database.take_in_turn(&limits).await.unwrap().map_err(|it| it.index) }
+    };
+    let many = (0..20).map(|_| tokio::spawn(take([("ann", 3), ("ann a day", 4)])));
+    let mut taken = 0;
+    for one in many.collect::<Vec<_>>() {
+        taken += u32::from(one.await.unwrap().is_ok());
+    }
+    assert_eq!(taken, 3);
+    // What the first refused took nothing from the second.
+    assert_eq!(take([("ann", 3), ("ann a day", 4)]).await, Err(0));
+    assert_eq!(take([("bob", 3), ("ann a day", 4)]).await, Ok(()));
+    assert_eq!(take([("bob", 3), ("ann a day", 4)]).await, Err(1));
+    // What the second refused took of the first.
+    assert_eq!(take([("bob", 3), ("bob a day", 4)]).await, Ok(()));
+    assert_eq!(take([("bob", 3), ("bob a day", 4)]).await, Err(0));
+    assert_eq!(take([("carl", 3), ("nothing", 0)]).await, Err(1));
+    assert_eq!(take([("nothing", 0), ("carl", 3)]).await, Err(0));
+    let none = subject.database.take_in_turn(&[]).await.unwrap();
+    assert_eq!(none, Ok(()));
 }
 
 async fn a_clock_that_was_ahead_locks_no_limit(subject: Subject) {
