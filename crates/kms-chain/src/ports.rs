@@ -132,6 +132,8 @@ pub enum SignOutcome {
     Signed(Box<Transfer>),
     /// The transfer is not `quoted` any more. Nothing was signed.
     NotQuoted(Box<Transfer>),
+    /// The audit has that it was signed: an old copy of its row was put back. Nothing was signed.
+    RolledBack,
     /// The quote expired, which is now recorded. Nothing was signed.
     Expired,
     /// The account is frozen, or has another wallet. Nothing was signed.

@@ -28,8 +28,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use kms_types::{
-    AccountId, AccountRef, Email, Mobile, PasswordHash, TelegramId, Timestamp, TransferId,
-    Username, Usernames,
+    AccountId, AccountRef, Email, Mobile, PasswordHash, TelegramId, Timestamp, Username, Usernames,
 };
 
 use self::journal::Journal;
@@ -342,30 +341,6 @@ impl Custody {
         let mut journal = Journal::new(audit, purpose, id, caller, now);
         journal.set_account(account);
         journal.done().await;
-    }
-
-    /// Whether the chain has the record that this transfer was signed. Ask before the transfer is
-    /// read: if it is a quote then, an old copy of its row was put back.
-    ///
-    /// # Errors
-    /// When the audit cannot be read.
-    pub async fn was_signed(&self, transfer: TransferId) -> Result<bool, CustodyError> {
-        Ok(self.ports.audit.count_outcomes(&[Action::Send(transfer)], "ok").await? > 0)
-    }
-
-    /// Records the alarm that an old copy of a row was put back. Returns the error for the caller.
-    pub async fn alarm_of_rollback(
-        &self,
-        action: Action,
-        account: AccountRef,
-        caller: &Caller,
-        now: Timestamp,
-    ) -> CustodyError {
-        let audit = Arc::clone(&self.ports.audit);
-        let error = CustodyError::RolledBack;
-        let journal = Journal::new(audit, action, Some(account), caller, now);
-        journal.close(Some(error.phase())).await;
-        error
     }
 
     /// Generates a key, seals it, and writes its wrapped SCK. Returns the password for a retry.

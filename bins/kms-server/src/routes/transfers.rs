@@ -177,17 +177,10 @@ pub(crate) async fn confirm_by(
     state.check_clock()?;
     let ConfirmTransfer { password_hash, chain_id, to_address, token, value, max_fee } = body;
     let shown = Shown { chain_id, to_address, token, value, max_fee };
-    let was_signed = state.custody.was_signed(id).await?;
     let chain = Arc::clone(state.chains.of_transfer(chain_id));
     let transfer = match chain.transfers.check(id, shown).await? {
         Checked::Done(transfer) => *transfer,
         Checked::Ready(ready) => {
-            if was_signed {
-                let sender = ready.transfer().from.account.ok_or_else(ApiError::no_transfer)?;
-                let (sender, action, now) = (sender.into(), Action::Send(id), clock::now());
-                let alarm = state.custody.alarm_of_rollback(action, sender, &caller, now);
-                return Err(alarm.await.into());
-            }
             check_recipient(state, ready.transfer(), clock::now()).await?;
             chain.brakes.check(ready.transfer()).await?;
             let (sender, details) = (ready.transfer().from.account, payment(ready.transfer()));

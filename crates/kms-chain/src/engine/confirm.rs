@@ -55,6 +55,9 @@ pub enum ConfirmError {
     /// The transfer does not exist.
     #[error("the transfer does not exist")]
     NoTransfer,
+    /// It was signed before, and an old copy of its row was put back.
+    #[error("the quote is older than the audit: an old copy of it was put back")]
+    RolledBack,
     /// The quote expired.
     #[error("the quote has expired")]
     Expired,
@@ -206,6 +209,7 @@ impl Transfers {
                 is_confirmed(&transfer)?;
                 return Ok(*transfer);
             }
+            SignOutcome::RolledBack => return Err(ConfirmError::RolledBack),
             SignOutcome::Expired => return Err(ConfirmError::Expired),
             SignOutcome::NotActive => return Err(ConfirmError::NotActive),
             SignOutcome::WalletChanged => return Err(ConfirmError::WalletChanged),

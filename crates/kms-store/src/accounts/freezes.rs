@@ -6,7 +6,7 @@ use kms_core::freeze::FreezeChange;
 use kms_core::ports::{FreezeStore, FreezeWritten, StoreError};
 use kms_types::{AccountId, EventKind, Timestamp};
 
-use super::rows::{self, AccountRow, WalletRow, joined};
+use super::rows::{self, joined};
 use crate::database::Database;
 use crate::events::{self, About};
 use crate::recoveries;

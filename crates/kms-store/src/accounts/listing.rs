@@ -5,7 +5,7 @@ use kms_core::account::Account;
 use kms_core::ports::StoreError;
 use kms_types::EthAddress;
 
-use super::rows::{AccountRow, Row, WalletRow, joined, parse};
+use super::rows::{Row, joined, parse};
 use crate::database::Database;
 use crate::schema::{accounts, wallets};
 

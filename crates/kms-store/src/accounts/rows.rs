@@ -23,19 +23,28 @@ use crate::server_keys::{BATCH, StaleMac};
 /// caches the prepared statement: most requests begin with this query.
 macro_rules! joined {
     () => {{
-        use $crate::schema::names;
+        accounts::table
+            .inner_join(wallets::table.on(wallets::account_id.eq(accounts::id)))
+            .select($crate::accounts::rows::columns!())
+    }};
+}
+pub(super) use joined;
+
+/// The columns of a [`Row`], in a query that joins both tables.
+macro_rules! columns {
+    () => {{
+        use $crate::accounts::rows::{AccountRow, WalletRow};
+        use $crate::schema::{accounts, names};
         let username = names::table
             .filter(names::telegram_id.eq(accounts::telegram_id))
             .filter(names::ended_at.is_null())
             .order(names::position)
             .select(names::shown)
             .single_value();
-        accounts::table
-            .inner_join(wallets::table.on(wallets::account_id.eq(accounts::id)))
-            .select((AccountRow::as_select(), WalletRow::as_select(), username))
+        (AccountRow::as_select(), WalletRow::as_select(), username)
     }};
 }
-pub(super) use joined;
+pub(crate) use columns;
 
 /// An account, its wallet, and the username of its owner that is shown.
 pub(crate) type Row = (AccountRow, WalletRow, Option<String>);
@@ -153,27 +162,6 @@ pub(crate) fn lock(connection: &mut AnyConnection, account: AccountId) -> Result
         .set(accounts::state.eq(accounts::state))
         .execute(connection)?;
     Ok(())
-}
-
-/// Locks the account's row, as [`lock`] does, and reads the account.
-pub(crate) fn find_locked(
-    connection: &mut AnyConnection,
-    account: AccountId,
-    keys: &ServerKeys,
-) -> Result<Option<Account>, Failure> {
-    match connection {
-        #[cfg(feature = "postgres")]
-        AnyConnection::Postgres(connection) => {
-            let locked = joined!().filter(accounts::id.eq(account.to_string())).for_no_key_update();
-            let row: Option<Row> = locked.get_result(connection).optional()?;
-            Ok(row.map(|row| parse(row, keys)).transpose()?)
-        }
-        #[cfg(feature = "sqlite")]
-        AnyConnection::Sqlite(_) => {
-            lock(connection, account)?;
-            find(connection, account.into(), keys)
-        }
-    }
 }
 
 /// Locks the account's row until the transaction ends, and reports whether the account allows the

@@ -10,7 +10,7 @@ use kms_types::{
 };
 
 use super::contacts::verified_email;
-use super::rows::{self, AccountRow, WalletRow};
+use super::rows;
 use crate::database::{Database, all_or_nothing, inserted};
 use crate::events::{self, About};
 use crate::names;

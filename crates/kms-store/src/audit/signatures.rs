@@ -1,11 +1,13 @@
 //! What the audit holds of the payments that an account signed: rows that another program wrote or
 //! removed are distinguished by it.
 
+use diesel::dsl::{AsExprOf, sql};
+use diesel::expression::{SqlLiteral, UncheckedBind};
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Text};
+use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 use kms_core::ServerKeys;
-use kms_core::audit::Chaining;
-use kms_types::{AccountId, Timestamp};
+use kms_core::audit::{Action, Chaining};
+use kms_types::{AccountId, Timestamp, TransferId};
 
 use super::{AuditRow, Columns};
 use crate::database::{AnyConnection, Failure};
@@ -33,6 +35,15 @@ pub(crate) fn sent_since(
     .bind::<BigInt, _>(since.0)
     .load(connection)?;
     Ok(sent.into_iter().map(|sent| sent.transfer).collect())
+}
+
+/// Whether a transfer was signed, as a column of the statement that reads it.
+pub(crate) fn was_signed(
+    transfer: TransferId,
+) -> SqlLiteral<Bool, UncheckedBind<SqlLiteral<Bool>, AsExprOf<Option<String>, Nullable<Text>>>> {
+    sql("exists (select 1 from audit where subject = ")
+        .bind::<Nullable<Text>, _>(Action::Send(transfer).subject())
+        .sql(" and action = 'send' and phase = 'outcome' and outcome = 'ok')")
 }
 
 /// Returns the records that the account signed these transfers, as far as a holder of the audit key

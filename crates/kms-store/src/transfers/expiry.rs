@@ -6,21 +6,17 @@ use diesel::result::Error;
 use diesel::sql_types::BigInt;
 use kms_chain::state::{self, Change};
 use kms_chain::transfer::{Transfer, TransferState};
+use kms_core::ServerKeys;
+use kms_core::account::Account;
 use kms_types::TransferId;
 
 use super::row::Row;
 use super::{find, with_progress, with_proofs};
+use crate::accounts::rows as account_rows;
+use crate::audit;
 use crate::database::{AnyConnection, Failure};
 use crate::dialect::Dialect;
-use crate::schema::transfers;
-
-/// A transfer, and whether it is past the lifetime of a quote by the database's clock.
-macro_rules! with_expiry {
-    ($dialect:expr, $id:expr) => {{
-        let is_past = transfers::expires_at.le(sql::<BigInt>($dialect.clock()));
-        transfers::table.find($id.to_string()).select((Row::as_select(), is_past))
-    }};
-}
+use crate::schema::{accounts, transfers, wallets};
 
 /// Reads a transfer, and whether it is past the lifetime of a quote by the database's clock.
 fn find_with_expiry(
@@ -28,20 +24,52 @@ fn find_with_expiry(
     dialect: Dialect,
     id: TransferId,
 ) -> Result<Option<(Transfer, bool)>, Failure> {
-    let found: Option<(Row, bool)> = with_expiry!(dialect, id).first(connection).optional()?;
+    let is_past = transfers::expires_at.le(sql::<BigInt>(dialect.clock()));
+    let found: Option<(Row, bool)> = transfers::table
+        .find(id.to_string())
+        .select((Row::as_select(), is_past))
+        .first(connection)
+        .optional()?;
     found.map(|(row, is_past)| Ok((whole(connection, row)?, is_past))).transpose()
 }
 
-/// Reads a transfer as [`find_with_expiry`] does, and locks its row until the transaction ends.
+/// A transfer and the account of its sender, whose rows are locked until the transaction ends: one
+/// transfer of a wallet is signed at a time; and a freeze, a change of password or a recovery that
+/// is committed before the signature is seen, and every other one waits.
+pub(super) struct Locked {
+    pub(super) transfer: Transfer,
+    /// Whether it is past the lifetime of a quote by the database's clock.
+    pub(super) is_past: bool,
+    /// Whether the audit has that it was signed.
+    pub(super) was_signed: bool,
+    pub(super) sender: Account,
+}
+
+/// Reads and locks a transfer, then the account of its sender.
 pub(super) fn lock(
     connection: &mut AnyConnection,
-    dialect: Dialect,
+    (dialect, keys): (Dialect, &ServerKeys),
     id: TransferId,
-) -> Result<Option<(Transfer, bool)>, Failure> {
-    let found: Option<(Row, bool)> = match &mut *connection {
+) -> Result<Option<Locked>, Failure> {
+    macro_rules! with_sender {
+        () => {{
+            let wallet = wallets::account_id.eq(transfers::from_account);
+            transfers::table
+                .inner_join(accounts::table.on(accounts::id.eq(transfers::from_account)))
+                .inner_join(wallets::table.on(wallet))
+                .filter(transfers::id.eq(id.to_string()))
+                .select((
+                    Row::as_select(),
+                    transfers::expires_at.le(sql::<BigInt>(dialect.clock())),
+                    audit::was_signed(id),
+                    account_rows::columns!(),
+                ))
+        }};
+    }
+    let found: Option<(Row, bool, bool, account_rows::Row)> = match &mut *connection {
         #[cfg(feature = "postgres")]
         AnyConnection::Postgres(connection) => {
-            with_expiry!(dialect, id).for_no_key_update().get_result(connection).optional()?
+            with_sender!().for_no_key_update().get_result(connection).optional()?
         }
         #[cfg(feature = "sqlite")]
         AnyConnection::Sqlite(connection) => {
@@ -50,10 +78,12 @@ pub(super) fn lock(
             diesel::update(transfers::table.find(id.to_string()))
                 .set(transfers::state.eq(transfers::state))
                 .execute(connection)?;
-            with_expiry!(dialect, id).first(connection).optional()?
+            with_sender!().first(connection).optional()?
         }
     };
-    found.map(|(row, is_past)| Ok((whole(connection, row)?, is_past))).transpose()
+    let Some((row, is_past, was_signed, sender)) = found else { return Ok(None) };
+    let sender = account_rows::parse(sender, keys)?;
+    Ok(Some(Locked { transfer: whole(connection, row)?, is_past, was_signed, sender }))
 }
 
 /// A transfer with what other tables have of it.

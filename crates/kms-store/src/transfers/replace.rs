@@ -9,7 +9,7 @@ use kms_core::ServerKeys;
 use kms_types::{ReplacementId, Timestamp, TransferId, Units, Wei};
 
 use super::advance::{end_wait, show_last_sent};
-use super::expiry::lock;
+use super::expiry::{Locked, lock};
 use super::sign::{SenderCheck, check_sender, reserving, shortfall, signed_rows};
 use super::{checks, find, notify_sender, spending_limits, spends};
 use crate::convert::RowRef;
@@ -29,11 +29,10 @@ pub(super) fn replace(
     let key = id.to_string();
     let row = RowRef { table: "transfers", key: &key };
     // A round of the engine waits, and then finds what is signed now.
-    let Some((transfer, _)) = lock(connection, dialect, id)? else {
+    let Some(Locked { transfer, sender, .. }) = lock(connection, (dialect, keys), id)? else {
         return Ok(ReplaceOutcome::NotPending);
     };
     // Also a repeat waits for the request before it.
-    let sender = check_sender(connection, keys, &transfer, sign.wallet_version)?;
     if let Some(of) = replaced_by(connection, &replacement.to_string())? {
         return Ok(match of == key {
             true => ReplaceOutcome::Repeated(Box::new(transfer)),
@@ -44,7 +43,7 @@ pub(super) fn replace(
         return Ok(ReplaceOutcome::NotPending);
     }
     let Some(nonce) = transfer.nonce else { return Ok(ReplaceOutcome::NotPending) };
-    let recovered = match sender {
+    let recovered = match check_sender(&transfer, &sender, sign.wallet_version) {
         SenderCheck::Allowed { recovered_at } => recovered_at,
         SenderCheck::NotActive => return Ok(ReplaceOutcome::NotActive),
         SenderCheck::WalletChanged => return Ok(ReplaceOutcome::WalletChanged),

@@ -13,13 +13,12 @@ use kms_chain::transfer::{
     MAX_IN_FLIGHT, Missing, Outgoing, TransactionKind, Transfer, TransferState, WaitReason,
 };
 use kms_core::ServerKeys;
-use kms_core::account::AccountState;
+use kms_core::account::{Account, AccountState};
 use kms_types::{EthAddress, Timestamp, TokenAmount, TransferId, Units, Wei};
 
 use super::expiry::{expire, lock};
 use super::row::{Row, to_i64};
 use super::{changed, checks, spending_limits, spends};
-use crate::accounts::rows as account_rows;
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Failure, write_together};
 use crate::dialect::Dialect;
@@ -40,18 +39,22 @@ pub(super) fn sign(
 ) -> Result<SignOutcome, Failure> {
     let key = id.to_string();
     let row = RowRef { table: "transfers", key: &key };
-    let missing = || Failure::Store(row.corrupt("no such transfer"));
+    let missing = || Failure::Store(row.corrupt("no such transfer, or its sender has no wallet"));
     // Before a signature exists: a later cancellation waits, and after an earlier one nothing is
     // signed.
-    let (transfer, is_past) = lock(connection, dialect, id)?.ok_or_else(missing)?;
+    let locked = lock(connection, (dialect, keys), id)?.ok_or_else(missing)?;
+    let transfer = locked.transfer;
     if transfer.state != TransferState::Quoted {
         return Ok(SignOutcome::NotQuoted(Box::new(transfer)));
     }
-    if is_past {
+    if locked.was_signed {
+        return Ok(SignOutcome::RolledBack);
+    }
+    if locked.is_past {
         expire(connection, dialect, id)?;
         return Ok(SignOutcome::Expired);
     }
-    let recovered = match check_sender(connection, keys, &transfer, sign.wallet_version)? {
+    let recovered = match check_sender(&transfer, &locked.sender, sign.wallet_version) {
         SenderCheck::Allowed { recovered_at } => recovered_at,
         SenderCheck::NotActive => return Ok(SignOutcome::NotActive),
         SenderCheck::WalletChanged => return Ok(SignOutcome::WalletChanged),
@@ -182,24 +185,20 @@ pub(super) enum SenderCheck {
     WalletChanged,
 }
 
-/// Checks the sender, and locks the account's row until the transaction ends: one transfer of the
-/// wallet is signed at a time; and a freeze, a change of password or a recovery that is committed
-/// before the signature refuses it, and every other one waits.
 pub(super) fn check_sender(
-    connection: &mut AnyConnection,
-    keys: &ServerKeys,
     transfer: &Transfer,
+    sender: &Account,
     wallet_version: i64,
-) -> Result<SenderCheck, Failure> {
-    let Some(sender) = transfer.from.account else { return Ok(SenderCheck::NotActive) };
-    let found = account_rows::find_locked(connection, sender, keys)?;
-    Ok(match found.filter(|account| account.wallet.address == transfer.from.address) {
-        Some(account) if account.allows(wallet_version) => {
-            SenderCheck::Allowed { recovered_at: account.recovered_at }
-        }
-        Some(account) if account.state == AccountState::Active => SenderCheck::WalletChanged,
-        Some(_) | None => SenderCheck::NotActive,
-    })
+) -> SenderCheck {
+    if sender.wallet.address != transfer.from.address {
+        SenderCheck::NotActive
+    } else if sender.allows(wallet_version) {
+        SenderCheck::Allowed { recovered_at: sender.recovered_at }
+    } else if sender.state == AccountState::Active {
+        SenderCheck::WalletChanged
+    } else {
+        SenderCheck::NotActive
+    }
 }
 
 /// Returns every transfer of the wallet with a nonce from `mined` on, whatever its state, in the
