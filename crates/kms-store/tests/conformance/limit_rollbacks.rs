@@ -1,4 +1,4 @@
-//! An owner's spending limit that another program puts back as it was, or deletes.
+//! An owner's spending limit, or a quote, that another program puts back as it was, or deletes.
 
 use std::time::Duration;
 
@@ -8,10 +8,13 @@ use kms_core::ports::{AuditLog, RescueStore, StoreError};
 use kms_store::Raises;
 
 use crate::fixtures::{Subject, insert, on_every_shared_database};
-use crate::spending_limits::{caps, quoted, rules, units};
+use crate::spending_limits::{caps, quoted, record_signature, rules, units};
 use crate::transfers::{COIN, NOW, sign, view};
 
-on_every_shared_database!(a_limit_that_was_put_back_or_deleted_is_refused_until_a_rescue);
+on_every_shared_database!(
+    a_limit_that_was_put_back_or_deleted_is_refused_until_a_rescue,
+    a_quote_that_is_put_back_after_it_was_signed_is_not_signed_again,
+);
 
 /// Another program puts an older, higher limit back, or deletes the newest.
 async fn a_limit_that_was_put_back_or_deleted_is_refused_until_a_rescue(subject: Subject) {
@@ -64,4 +67,25 @@ async fn a_limit_that_was_put_back_or_deleted_is_refused_until_a_rescue(subject:
     set(3).await;
     let own = database.spending(ann.id, COIN, caps(100), NOW).await.unwrap().own;
     assert_eq!(own.units, Some(units(3)));
+}
+
+/// Put back while the password is tried, after all that is read before it.
+async fn a_quote_that_is_put_back_after_it_was_signed_is_not_signed_again(subject: Subject) {
+    let database = &subject.database;
+    let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
+    let id = quoted(&subject, &ann, &bob, 5).await;
+    let signed = async || {
+        let signed = database.sign(id, view(1, 1_000_000, 0), rules(100), NOW, sign());
+        signed.await.unwrap()
+    };
+    subject.tamper("create table kept as select * from transfers");
+    assert!(matches!(signed().await, SignOutcome::Signed(_)));
+    record_signature(database, &ann, id, &bob, NOW).await;
+    for table in ["signed_transactions", "transfer_checks", "spends", "events"] {
+        subject.tamper(&format!("delete from {table}"));
+    }
+    subject.tamper("delete from transfers");
+    subject.tamper("insert into transfers select * from kept");
+    assert_eq!(signed().await, SignOutcome::RolledBack);
+    assert_eq!(subject.count("signed_transactions"), 0);
 }
