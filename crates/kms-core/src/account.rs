@@ -7,7 +7,7 @@ use kms_types::{
     text_table,
 };
 
-use crate::audit::Details;
+use crate::audit::{Details, Purpose};
 use crate::kdf::{KdfParams, Salt};
 use crate::recovery::Recovery;
 use crate::server_keys::ServerKeyId;
@@ -172,6 +172,15 @@ pub struct NewAccount {
     pub account: Account,
     /// The usernames of the request, which the same transaction claims by the rules of names.
     pub names: Option<SeenNames>,
+}
+
+/// What a transaction decided that inserted a new wallet.
+#[derive(Clone, Debug)]
+pub struct Inserted {
+    /// The username of the owner that is shown.
+    pub username: Option<Username>,
+    /// What the audit has to state about usernames that others held before.
+    pub to_record: Vec<Purpose>,
 }
 
 /// A change of a wallet's password, in one transaction.

@@ -37,9 +37,9 @@ use self::turns::Turns;
 use self::unlock::{refuse_frozen, refuse_token};
 use self::wallet_sealer::WalletSealer;
 use crate::account::{
-    Account, AccountState, NewAccount, SeenNames, SwapReason, Wallet, WalletSwap,
+    Account, AccountState, Inserted, NewAccount, SeenNames, SwapReason, Wallet, WalletSwap,
 };
-use crate::audit::{Action, Audited, Caller, Notes, Phase, Purpose};
+use crate::audit::{Action, Audited, Caller, Details, Notes, Phase, Purpose, REVISION};
 use crate::failpoint;
 use crate::kdf::KdfParams;
 use crate::kdf_pool::KdfPool;
@@ -171,7 +171,8 @@ impl Custody {
         now: Timestamp,
     ) -> Result<Created, CustodyError> {
         let owner = AccountRef::Telegram(request.telegram_id);
-        self.audited(Action::Create, owner, caller, now, async |journal| {
+        let mut to_record = Vec::new();
+        let created = self.audited(Action::Create, owner, caller, now, async |journal| {
             if let Some(account) = self.ports.accounts.account(owner).await? {
                 return self.existing(account, request.password, caller, now, journal).await;
             }
@@ -200,18 +201,28 @@ impl Custody {
             journal.set_account(&account);
             let claimed = names.as_ref().map(|seen| listed(&seen.usernames));
             journal.add(account.wallet.details().with_some("names", claimed));
-            let inserted =
-                self.ports.accounts.create_account(NewAccount { account, names }).await?;
+            let new = NewAccount { account: account.clone(), names };
+            let inserted = self.ports.accounts.create_account(new).await?;
             failpoint::reach("create-after-commit");
-            // Read back: the transaction decides which username the account holds.
-            let account = self.load(owner).await?;
-            if inserted {
-                Ok(Created::New(account))
-            } else {
-                self.existing(account, password, caller, now, journal).await
+            match inserted {
+                Some(Inserted { username, to_record: of_usernames }) => {
+                    journal.add(Details::default().with(REVISION, account.revision));
+                    to_record = of_usernames;
+                    Ok(Created::New(Account { username, ..account }))
+                }
+                None => {
+                    let account = self.load(owner).await?;
+                    self.existing(account, password, caller, now, journal).await
+                }
             }
-        })
-        .await
+        });
+        let created = created.await?;
+        if let Created::New(account) = &created {
+            for purpose in to_record {
+                self.record_done(purpose, account, caller, now).await;
+            }
+        }
+        Ok(created)
     }
 
     /// Opens the account's wallet with its password and passes it to `work`, whose result is the

@@ -5,7 +5,9 @@ use async_trait::async_trait;
 use kms_types::{AccountId, AccountRef, RecoveryId, RecoveryStep, SckId, Timestamp};
 use sha2::{Digest, Sha256};
 
-use crate::account::{Account, ContactChange, EmailChange, NewAccount, Wallet, WalletSwap};
+use crate::account::{
+    Account, ContactChange, EmailChange, Inserted, NewAccount, Wallet, WalletSwap,
+};
 use crate::audit::{Action, AuditRecord, Details};
 use crate::freeze::FreezeChange;
 use crate::master_key::MasterKeyId;
@@ -74,9 +76,9 @@ pub trait AccountStore: Send + Sync {
     /// Returns the account with its owner's current username.
     async fn account(&self, account: AccountRef) -> Result<Option<Account>, StoreError>;
 
-    /// Inserts account, wallet, names and the event `AccountCreated`. Returns `false`, having
+    /// Inserts account, wallet, names and the event `AccountCreated`. Returns `None`, having
     /// written nothing, if the Telegram user has an account.
-    async fn create_account(&self, new: NewAccount) -> Result<bool, StoreError>;
+    async fn create_account(&self, new: NewAccount) -> Result<Option<Inserted>, StoreError>;
 
     /// Replaces the wallet and writes the event; for a recovery it also completes the recovery and
     /// clears the failed password attempts. Returns `false`, having written nothing, if the

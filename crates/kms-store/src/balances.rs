@@ -8,13 +8,13 @@ use std::collections::HashMap;
 use diesel::dsl;
 use diesel::expression::SqlLiteral;
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Text};
+use diesel::sql_types::{BigInt, Nullable, Text};
 use kms_chain::follower::{BlockRef, DueBalance, ReadBalance};
 use kms_core::ports::StoreError;
 use kms_types::{AccountId, Timestamp, U256, Units, Wei};
 
 use crate::convert::RowRef;
-use crate::database::{AnyConnection, Database, Failure, NoticeFrom};
+use crate::database::{AnyConnection, Database, Failure, NoticeFrom, Writes, add_write};
 use crate::deposits::record::{self, Received};
 use crate::schema::{chain_cursors, external_deposits, transfers, wallet_balances, wallets};
 use crate::transfers::to_i64;
@@ -31,17 +31,30 @@ const BATCH: i64 = 5_000;
 
 /// Begins to compare the balance of a new wallet: nothing can have been paid to it before.
 pub(crate) fn begin(
-    connection: &mut AnyConnection,
+    writes: &mut Writes<'_>,
     account: AccountId,
     now: Timestamp,
 ) -> Result<(), Failure> {
-    let begin = "insert into wallet_balances \
-         (chain_id, account_id, block, balance, rewinds, active_at, next_at) \
-         select chain_id, $1, block, '0', rewinds, $2, $2 from chain_cursors";
-    diesel::sql_query(begin)
-        .bind::<Text, _>(account.to_string())
-        .bind::<BigInt, _>(now.0)
-        .execute(connection)?;
+    let on_each_chain = chain_cursors::table.select((
+        chain_cursors::chain_id,
+        account.to_string().into_sql::<Text>(),
+        chain_cursors::block,
+        "0".into_sql::<Nullable<Text>>(),
+        chain_cursors::rewinds,
+        now.0.into_sql::<BigInt>(),
+        now.0.into_sql::<BigInt>(),
+    ));
+    let columns = (
+        wallet_balances::chain_id,
+        wallet_balances::account_id,
+        wallet_balances::block,
+        wallet_balances::balance,
+        wallet_balances::rewinds,
+        wallet_balances::active_at,
+        wallet_balances::next_at,
+    );
+    let insert = on_each_chain.insert_into(wallet_balances::table).into_columns(columns);
+    add_write!(writes, insert);
     Ok(())
 }
 

@@ -5,8 +5,7 @@ mod fence;
 mod manager;
 mod migrations;
 mod plan;
-#[cfg(all(feature = "postgres"))]
-pub(crate) mod together;
+mod together;
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,6 +28,7 @@ pub use self::fence::{Fenced, WRITER};
 pub use self::manager::{UrlSource, UrlSourceError};
 pub use self::migrations::Grants;
 pub use self::plan::{Lock, Step};
+pub(crate) use self::together::{Writes, add_write};
 
 /// How long a query waits for a free connection, or for a new one to be established.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -331,28 +331,6 @@ macro_rules! execute_on_either {
     }};
 }
 pub(crate) use execute_on_either;
-
-/// Runs several inserts and, last, one more write, of which none needs what another one writes: in
-/// one statement of PostgreSQL, and one after the other in SQLite. Returns the number of rows of
-/// the last.
-macro_rules! write_together {
-    ($connection:expr, [$($first:expr),+ $(,)?], $last:expr) => {
-        match $connection {
-            #[cfg(feature = "postgres")]
-            $crate::database::AnyConnection::Postgres(connection) => {
-                let last = $last;
-                $crate::database::together::Together { first: &[$(&$first),+], last: &last }
-                    .execute(connection)
-            }
-            #[cfg(feature = "sqlite")]
-            $crate::database::AnyConnection::Sqlite(connection) => {
-                $($first.execute(connection)?;)+
-                $last.execute(connection)
-            }
-        }
-    };
-}
-pub(crate) use write_together;
 
 /// Returns `false` if a row with the same key exists.
 pub(crate) fn inserted(result: Result<(), Failure>) -> Result<bool, Failure> {

@@ -1,22 +1,21 @@
 //! Usernames: the claims on them, which `name-service` decides.
 
-use std::collections::BTreeSet;
+pub(crate) mod observations;
 
 use diesel::prelude::*;
-use diesel::result::{DatabaseErrorKind, Error};
-use diesel::sql_types::{BigInt, Nullable};
+use diesel::result::Error;
 use kms_core::account::SeenNames;
 use kms_core::audit::{Action, Details, Purpose, REVISION};
 use kms_core::ports::StoreError;
 use kms_core::{AlarmContext, RowMacError, ServerKeys, integrity_alarm};
-use kms_types::{NameOrigin, TelegramId, Timestamp, Username};
-use name_service::{Change, Claim, Decision, Known, KnownName, Observation};
+use kms_types::{TelegramId, Timestamp, Username};
+use name_service::Claim;
 use sha2::{Digest, Sha256};
 
 use crate::audit;
 use crate::convert::RowRef;
-use crate::database::{AnyConnection, Database, Failure, all_or_nothing};
-use crate::schema::{name_observations, names};
+use crate::database::{AnyConnection, Database, Failure, Writes};
+use crate::schema::names;
 use crate::server_keys::{BATCH, StaleMac};
 
 /// A claim as it is stored.
@@ -126,19 +125,6 @@ impl Row {
     }
 }
 
-/// Reads all claims on a username, oldest first. Fails, with an alarm, unless each verifies and
-/// follows the one before it, and the newest that the audit has is among them.
-fn history(
-    connection: &mut AnyConnection,
-    canonical: &str,
-    keys: &ServerKeys,
-) -> Result<Vec<Row>, Failure> {
-    let newest = recorded(connection, canonical)?;
-    let rows = stored(connection, canonical)?;
-    verify_history(&rows, newest, canonical, keys)?;
-    Ok(rows)
-}
-
 fn stored(connection: &mut AnyConnection, canonical: &str) -> Result<Vec<Row>, Error> {
     names::table
         .filter(names::canonical.eq(canonical))
@@ -160,16 +146,6 @@ pub(crate) fn recorded(connection: &mut AnyConnection, canonical: &str) -> Resul
 
 fn newest_of(rows: &[Row]) -> i64 {
     rows.iter().map(|row| row.revision).max().unwrap_or_default()
-}
-
-/// The revision of a claim that begins or ends now, after these: higher than every stored or
-/// recorded one.
-fn next_revision(
-    connection: &mut AnyConnection,
-    canonical: &str,
-    rows: &[Row],
-) -> Result<i64, Failure> {
-    Ok(recorded(connection, canonical)?.max(newest_of(rows)).saturating_add(1))
 }
 
 pub(crate) fn verify_history(
@@ -204,44 +180,6 @@ pub(crate) fn active(history: &[Row]) -> Result<Option<Claim>, StoreError> {
     history.iter().find(|row| row.ended_at.is_none()).map(Row::claim).transpose()
 }
 
-fn claims_of(
-    connection: &mut AnyConnection,
-    holder: TelegramId,
-    keys: &ServerKeys,
-) -> Result<Vec<Claim>, Failure> {
-    let rows: Vec<Row> = names::table
-        .filter(names::telegram_id.eq(holder.as_i64()))
-        .filter(names::ended_at.is_null())
-        .select(Row::as_select())
-        .load(connection)?;
-    let mut claims = Vec::new();
-    for row in rows {
-        if let Some(history) = history_or_reset(connection, &row.canonical, keys)? {
-            claims.extend(active(&history)?.filter(|claim| claim.holder == holder));
-        }
-    }
-    Ok(claims)
-}
-
-/// As [`history`]. A history that fails its check is deleted: Telegram's update, which is being
-/// applied, says who holds the username, and the store does not.
-fn history_or_reset(
-    connection: &mut AnyConnection,
-    canonical: &str,
-    keys: &ServerKeys,
-) -> Result<Option<Vec<Row>>, Failure> {
-    let found = history(connection, canonical, keys);
-    if let Err(Failure::Store(
-        StoreError::Tampered { .. } | StoreError::Corrupt { .. } | StoreError::RetiredRowKey { .. },
-    )) = found
-    {
-        let rows = names::table.filter(names::canonical.eq(canonical));
-        diesel::delete(rows).execute(connection)?;
-        return Ok(None);
-    }
-    found.map(Some)
-}
-
 /// Returns the next claims whose MAC is under an older version of the row key.
 pub(crate) fn stale_macs(
     connection: &mut AnyConnection,
@@ -263,215 +201,25 @@ pub(crate) fn stale_macs(
     Ok(rows.into_iter().map(stale).collect())
 }
 
-/// The attempts at an observation that a concurrent one of the same usernames came before.
-const ATTEMPTS: usize = 32;
-
-/// Applies an observation of a holder's usernames, within a transaction. Returns the changes.
-pub(crate) fn observe(
+/// Returns the username of a holder that is shown.
+pub(crate) fn shown(
     connection: &mut AnyConnection,
     holder: TelegramId,
-    names: &SeenNames,
-    keys: &ServerKeys,
-) -> Result<Vec<Change>, Failure> {
-    let SeenNames { usernames, seen_at, received_at, origin } = names.clone();
-    let observation = Observation { holder, usernames, seen_at, received_at, origin };
-    for _ in 0..ATTEMPTS {
-        // A savepoint, so that a unique violation does not abort the transaction. The other claim
-        // is committed by then and visible to the next attempt.
-        let mut changes = Vec::new();
-        let applied = all_or_nothing(connection, |connection| {
-            let known = known(connection, &observation, keys)?;
-            let decision = name_service::decide(&observation, &known);
-            let applied = apply(connection, &observation, &decision, keys)?;
-            changes = decision.changes;
-            Ok(applied)
-        });
-        match applied {
-            Ok(true) => return Ok(changes),
-            Ok(false)
-            | Err(Failure::Diesel(Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _))) => {
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    let source = "an observation of usernames met concurrent ones at every attempt";
-    Err(StoreError::Unavailable { store: "account", source: source.into() }.into())
-}
-
-/// Reads what is known before an observation.
-fn known(
-    connection: &mut AnyConnection,
-    observation: &Observation,
-    keys: &ServerKeys,
-) -> Result<Known, Failure> {
-    #[derive(QueryableByName)]
-    struct Seen {
-        #[diesel(sql_type = BigInt)]
-        seen_at: i64,
-        #[diesel(sql_type = Nullable<BigInt>)]
-        proved_at: Option<i64>,
-    }
-    let Observation { holder, usernames, .. } = observation;
-    // Written first: the row lock serializes the observations of one holder.
-    let last: Seen = diesel::sql_query(
-        "insert into name_observations (telegram_id, seen_at) values ($1, -1) \
-         on conflict (telegram_id) do update set seen_at = name_observations.seen_at \
-         returning seen_at, proved_at",
-    )
-    .bind::<BigInt, _>(holder.as_i64())
-    .get_result(connection)?;
-    let mut observed = Vec::new();
-    for username in usernames.iter() {
-        observed.push(known_name(connection, username, *holder, keys)?);
-    }
-    let last_seen = Some(Timestamp(last.seen_at)).filter(|last| last.0 >= 0);
-    let last_proved = last.proved_at.map(Timestamp);
-    Ok(Known {
-        last_seen,
-        last_proved,
-        own_claims: claims_of(connection, *holder, keys)?,
-        observed,
-    })
-}
-
-fn known_name(
-    connection: &mut AnyConnection,
-    username: &Username,
-    holder: TelegramId,
-    keys: &ServerKeys,
-) -> Result<KnownName, Failure> {
-    let Some(history) = history_or_reset(connection, &username.canonical(), keys)? else {
-        // Unknown: senders are warned.
-        return Ok(KnownName { had_other_holder: true, ..KnownName::default() });
-    };
-    let seen = history.iter().map(|row| row.seen_at).max();
-    let ended = history.iter().filter_map(|row| row.ended_at).max();
-    Ok(KnownName {
-        claim: active(&history)?,
-        last: history.last().map(Row::claim).transpose()?,
-        known_at: seen.max(ended).map(Timestamp),
-        had_other_holder: history.iter().any(|row| row.telegram_id != holder.as_i64()),
-    })
-}
-
-/// Applies a decision. Returns `false` if a concurrent observation changed a claim that the
-/// decision relies on.
-fn apply(
-    connection: &mut AnyConnection,
-    observation: &Observation,
-    decision: &Decision,
-    keys: &ServerKeys,
-) -> Result<bool, Failure> {
-    if decision.remember {
-        remember(connection, observation)?;
-    }
-    for change in &decision.changes {
-        if !apply_change(connection, change, observation, keys)? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// Stores the time of an observation. A proved one may be older than what a token reported.
-fn remember(connection: &mut AnyConnection, observation: &Observation) -> Result<(), Error> {
-    let row = name_observations::table.find(observation.holder.as_i64());
-    let at = observation.seen_at.0;
-    match observation.origin {
-        NameOrigin::Token => {
-            diesel::update(row).set(name_observations::seen_at.eq(at)).execute(connection)?;
-        }
-        NameOrigin::Launch => {
-            let newer = row.filter(name_observations::seen_at.lt(at));
-            diesel::update(newer).set(name_observations::seen_at.eq(at)).execute(connection)?;
-            diesel::update(row).set(name_observations::proved_at.eq(at)).execute(connection)?;
-        }
-    }
-    Ok(())
-}
-
-fn apply_change(
-    connection: &mut AnyConnection,
-    change: &Change,
-    observation: &Observation,
-    keys: &ServerKeys,
-) -> Result<bool, Failure> {
-    let at = observation.seen_at.0;
-    match change {
-        Change::End { username, holder } => {
-            let canonical = username.canonical();
-            let rows = stored(connection, &canonical)?;
-            let revision = next_revision(connection, &canonical, &rows)?;
-            rewrite(connection, (username, *holder), observation, keys, |row| {
-                row.ended_at = Some(at.max(row.seen_at));
-                row.revision = revision;
-            })
-        }
-        Change::Confirm { username, position } => {
-            rewrite(connection, (username, observation.holder), observation, keys, |row| {
-                row.shown = username.as_str().to_owned();
-                row.position = (*position).into();
-                row.seen_at = at.max(row.seen_at);
-                if observation.origin == NameOrigin::Launch {
-                    row.proved_at = Some(at);
-                }
-            })
-        }
-        Change::Open(claim) => {
-            let canonical = claim.username.canonical();
-            let rows = stored(connection, &canonical)?;
-            // Not compared with the audit: a history that failed that comparison was deleted.
-            verify_history(&rows, 0, &canonical, keys)?;
-            let revision = next_revision(connection, &canonical, &rows)?;
-            let previous = rows.last().map_or(FIRST, Row::digest);
-            let row = Row::new(claim, previous, revision, keys);
-            Ok(diesel::insert_into(names::table).values(row).execute(connection)? == 1)
-        }
-    }
-}
-
-/// Changes the active claim of a holder. A claim that was confirmed meanwhile is newer than this
-/// observation and is kept, and a claim that was proved meanwhile is not changed by a token.
-fn rewrite(
-    connection: &mut AnyConnection,
-    (name, holder): (&Username, TelegramId),
-    observation: &Observation,
-    keys: &ServerKeys,
-    change: impl FnOnce(&mut Row),
-) -> Result<bool, Failure> {
-    let found: Option<(i64, Row)> = names::table
-        .filter(names::canonical.eq(name.canonical()))
+) -> Result<Option<Username>, Failure> {
+    let held: Option<(String, String)> = names::table
         .filter(names::telegram_id.eq(holder.as_i64()))
         .filter(names::ended_at.is_null())
-        .select((names::id, Row::as_select()))
+        .order(names::position)
+        .select((names::canonical, names::shown))
         .first(connection)
         .optional()?;
-    let at = observation.seen_at.0;
-    let is_newer = |row: &Row| match observation.origin {
-        NameOrigin::Token => row.seen_at < at,
-        NameOrigin::Launch => row.proved_at.is_none_or(|proved_at| proved_at < at),
-    };
-    let Some((id, mut row)) = found.filter(|(_, row)| is_newer(row)) else { return Ok(false) };
-    row.verify(keys)?;
-    let before = names::table.filter(names::id.eq(id)).filter(names::mac.eq(row.mac.clone()));
-    change(&mut row);
-    row.sign(keys);
-    Ok(diesel::update(before).set(row).execute(connection)? == 1)
-}
-
-/// The usernames of which a claim began or ended.
-fn changed(changes: &[Change]) -> BTreeSet<String> {
-    let changed = changes.iter().filter_map(|change| match change {
-        Change::Open(claim) => Some(claim.username.canonical()),
-        Change::End { username, .. } => Some(username.canonical()),
-        Change::Confirm { .. } => None,
-    });
-    changed.collect()
+    let parse = |(key, shown): (String, String)| RowRef { table: "names", key: &key }.parse(&shown);
+    Ok(held.map(parse).transpose()?)
 }
 
 /// What the audit does not state yet about these usernames: the claims that began, and those that
 /// ended with the holder of each.
-fn unrecorded(
+pub(crate) fn unrecorded(
     connection: &mut AnyConnection,
     usernames: impl IntoIterator<Item = String>,
 ) -> Result<Vec<Purpose>, Failure> {
@@ -509,9 +257,14 @@ impl Database {
     ) -> Result<Vec<Purpose>, StoreError> {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
-            connection.transaction(|connection| {
-                let changes = observe(connection, holder, &names, &keys)?;
-                unrecorded(connection, changed(&changes))
+            observations::in_turn(connection, |connection| {
+                let observed = observations::observe(connection, holder, &names, &keys)?;
+                let Some(observed) = observed else { return Ok(None) };
+                let changed = observed.changed();
+                let mut writes = Writes::new(connection);
+                observed.write(&mut writes)?;
+                writes.finish()?;
+                unrecorded(connection, changed).map(Some)
             })
         })
         .await

@@ -416,5 +416,7 @@ diesel::allow_tables_to_appear_in_same_query!(
     events,
     external_deposits,
     wallet_balances,
-    spending_limits
+    spending_limits,
+    name_observations,
+    chain_cursors
 );

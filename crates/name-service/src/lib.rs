@@ -157,7 +157,9 @@ pub enum Change {
 }
 
 impl Change {
-    fn username(&self) -> &Username {
+    /// The username whose claim is changed.
+    #[must_use]
+    pub fn username(&self) -> &Username {
         match self {
             Self::End { username, .. } | Self::Confirm { username, .. } => username,
             Self::Open(claim) => &claim.username,

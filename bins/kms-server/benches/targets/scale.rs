@@ -63,7 +63,7 @@ async fn signing(stage: &Stage) -> Row {
     for byte in 1..=WALLETS {
         let wallet = wallet(byte);
         let new = NewAccount { account: wallet.clone(), names: None };
-        assert!(stage.database.create_account(new).await.unwrap());
+        assert!(stage.database.create_account(new).await.unwrap().is_some());
         wallets.push(wallet);
     }
     let (first, second) = wallets.split_at(wallets.len() / 2);

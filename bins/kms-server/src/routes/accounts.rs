@@ -160,10 +160,11 @@ pub(crate) async fn create_by(
     let (custody, database) = (Arc::clone(&state.custody), state.database.clone());
     let created = detached(async move {
         let created = custody.create(request, &caller, now).await?;
-        // Also of a repeat: the first request may have ended before it recorded them.
-        let (Created::New(account) | Created::Existing(account)) = &created;
-        for purpose in database.usernames_taken_over(account.telegram_id).await? {
-            custody.record_done(purpose, account, &caller, now).await;
+        // The first request may have ended before it recorded them.
+        if let Created::Existing(account) = &created {
+            for purpose in database.usernames_taken_over(account.telegram_id).await? {
+                custody.record_done(purpose, account, &caller, now).await;
+            }
         }
         Ok(created)
     })

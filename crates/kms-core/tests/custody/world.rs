@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kms_core::account::{Account, ContactChange, NewAccount, Wallet, WalletSwap};
+use kms_core::account::{Account, ContactChange, Inserted, NewAccount, Wallet, WalletSwap};
 use kms_core::audit::{Action, AuditRecord, Caller, Details};
 use kms_core::page_only::PageChange;
 use kms_core::ports::{
@@ -74,7 +74,7 @@ impl AccountStore for Forger {
         }
     }
 
-    async fn create_account(&self, new: NewAccount) -> Result<bool, StoreError> {
+    async fn create_account(&self, new: NewAccount) -> Result<Option<Inserted>, StoreError> {
         self.database.create_account(new).await
     }
 

@@ -64,12 +64,15 @@ impl Database {
     }
 }
 
+/// A claim, and its holder's account if it is active.
+type Held = (claims::Row, Option<Row>);
+
 /// Reads all claims on a username, oldest first, the active one with its holder's account, and the
 /// newest revision that the audit has of them.
 fn with_claims(
     connection: &mut AnyConnection,
     canonical: &str,
-) -> Result<(Vec<(claims::Row, Option<Row>)>, i64), Failure> {
+) -> Result<(Vec<Held>, i64), Failure> {
     type Found =
         (claims::Row, Option<AccountRow>, Option<WalletRow>, Option<String>, Option<String>);
     let own = diesel::alias!(names as own_names);

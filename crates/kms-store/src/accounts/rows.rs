@@ -15,7 +15,7 @@ use kms_types::{AccountId, AccountRef, EthAddress, Timestamp};
 use super::mac::with_account_fields;
 use crate::audit;
 use crate::convert::RowRef;
-use crate::database::{AnyConnection, Failure};
+use crate::database::{AnyConnection, Failure, Writes, add_write};
 use crate::schema::{accounts, wallets};
 use crate::server_keys::{BATCH, StaleMac};
 
@@ -178,30 +178,28 @@ pub(super) fn lock_if_allowed(
 }
 
 pub(super) fn insert(
-    connection: &mut AnyConnection,
+    writes: &mut Writes<'_>,
     account: &Account,
     row_keys: &ServerKeySet,
 ) -> Result<(), Error> {
     let mac = with_account_fields(account, |fields| row_keys.mac(fields));
-    diesel::insert_into(accounts::table)
-        .values((
-            accounts::id.eq(account.id.to_string()),
-            accounts::telegram_id.eq(account.telegram_id.as_i64()),
-            accounts::state.eq(account.state.as_str()),
-            accounts::mobile.eq(account.mobile.clone()),
-            accounts::email.eq(account.email.clone()),
-            accounts::page_only_since.eq(account.page_only_since.map(|at| at.0)),
-            accounts::page_only_until.eq(account.page_only_until.map(|at| at.0)),
-            accounts::created_by.eq(&account.created_by),
-            accounts::created_at.eq(account.created_at.0),
-            accounts::revision.eq(account.revision),
-            accounts::mac_key.eq(i32::from(mac.key.as_u8())),
-            accounts::mac.eq(mac.tag.to_vec()),
-        ))
-        .execute(connection)?;
-    diesel::insert_into(wallets::table)
-        .values(WalletRow::new(account.id, &account.wallet))
-        .execute(connection)?;
+    let row = (
+        accounts::id.eq(account.id.to_string()),
+        accounts::telegram_id.eq(account.telegram_id.as_i64()),
+        accounts::state.eq(account.state.as_str()),
+        accounts::mobile.eq(account.mobile.clone()),
+        accounts::email.eq(account.email.clone()),
+        accounts::page_only_since.eq(account.page_only_since.map(|at| at.0)),
+        accounts::page_only_until.eq(account.page_only_until.map(|at| at.0)),
+        accounts::created_by.eq(account.created_by.clone()),
+        accounts::created_at.eq(account.created_at.0),
+        accounts::revision.eq(account.revision),
+        accounts::mac_key.eq(i32::from(mac.key.as_u8())),
+        accounts::mac.eq(mac.tag.to_vec()),
+    );
+    add_write!(writes, diesel::insert_into(accounts::table).values(row));
+    let wallet = WalletRow::new(account.id, &account.wallet);
+    add_write!(writes, diesel::insert_into(wallets::table).values(wallet));
     Ok(())
 }
 

@@ -2,7 +2,10 @@
 
 use async_trait::async_trait;
 use diesel::prelude::*;
-use kms_core::account::{Account, ContactChange, NewAccount, SwapReason, Wallet, WalletSwap};
+use kms_core::ServerKeys;
+use kms_core::account::{
+    Account, ContactChange, Inserted, NewAccount, SeenNames, SwapReason, Wallet, WalletSwap,
+};
 use kms_core::page_only::{PageChange, PageChanged};
 use kms_core::ports::{AccountStore, ExportLog, StoreError};
 use kms_types::{
@@ -11,12 +14,13 @@ use kms_types::{
 
 use super::contacts::verified_email;
 use super::rows;
-use crate::database::{Database, all_or_nothing, inserted};
-use crate::events::{self, About};
+use crate::database::{AnyConnection, Database, Failure, Writes, add_write, all_or_nothing};
+use crate::events::{self, About, NewEvent};
 use crate::names;
+use crate::names::observations::{self, Observed};
 use crate::password_lockout;
 use crate::recoveries;
-use crate::schema::{accounts, email_changes, wallets};
+use crate::schema::{accounts, email_changes, events as event_rows, wallets};
 
 #[async_trait]
 impl AccountStore for Database {
@@ -25,21 +29,20 @@ impl AccountStore for Database {
         self.blocking(move |connection| rows::find(connection, account, &keys)).await
     }
 
-    async fn create_account(&self, new: NewAccount) -> Result<bool, StoreError> {
+    async fn create_account(&self, new: NewAccount) -> Result<Option<Inserted>, StoreError> {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
-            // A unique violation is that of the account: an observation tries again after its own.
-            inserted(connection.transaction(|connection| {
-                let NewAccount { account, names: seen } = new;
-                rows::insert(connection, &account, &keys.row)?;
-                if let Some(seen) = seen {
-                    names::observe(connection, account.telegram_id, &seen, &keys)?;
+            let NewAccount { account, names: seen } = new;
+            let mut is_repeat = false;
+            observations::in_turn(connection, |connection| {
+                // A unique violation was that of the account, or that of a claim.
+                let owner = account.telegram_id.into();
+                if is_repeat && rows::row(connection, owner)?.is_some() {
+                    return Ok(Some(None));
                 }
-                #[cfg(feature = "transfers")]
-                crate::balances::begin(connection, account.id, account.created_at)?;
-                let kind = EventKind::Account(AccountEvent::Created);
-                events::append(connection, account.id, account.created_at, kind, About::Nothing)
-            }))
+                is_repeat = true;
+                insert(connection, &account, seen.as_ref(), &keys).map(|done| done.map(Some))
+            })
         })
         .await
     }
@@ -208,6 +211,42 @@ impl AccountStore for Database {
         })
         .await
     }
+}
+
+/// Returns `None` if a concurrent observation of the usernames came first.
+fn insert(
+    connection: &mut AnyConnection,
+    account: &Account,
+    seen: Option<&SeenNames>,
+    keys: &ServerKeys,
+) -> Result<Option<Inserted>, Failure> {
+    let (owner, at) = (account.telegram_id, account.created_at);
+    let observed = match seen {
+        Some(seen) => match observations::observe(connection, owner, seen, keys)? {
+            Some(observed) => Some(observed),
+            None => return Ok(None),
+        },
+        None => None,
+    };
+    let shown = observed.as_ref().map(Observed::shown);
+    let taken_over = observed.as_ref().map(|it| it.taken_over.clone()).unwrap_or_default();
+    let mut writes = Writes::new(connection);
+    rows::insert(&mut writes, account, &keys.row)?;
+    if let Some(observed) = observed {
+        observed.write(&mut writes)?;
+    }
+    #[cfg(feature = "transfers")]
+    crate::balances::begin(&mut writes, account.id, at)?;
+    let kind = EventKind::Account(AccountEvent::Created);
+    let event = NewEvent::new(account.id, at, kind, About::Nothing);
+    add_write!(writes, diesel::insert_into(event_rows::table).values(event));
+    writes.finish()?;
+    let username = match shown {
+        Some(shown) => shown,
+        None => names::shown(connection, owner)?,
+    };
+    let to_record = names::unrecorded(connection, taken_over)?;
+    Ok(Some(Inserted { username, to_record }))
 }
 
 #[async_trait]

@@ -69,20 +69,19 @@ fn revision(details: &str) -> i64 {
 /// Separates records in one text. None of them contains it.
 const SEPARATOR: char = '\u{1e}';
 
-/// A column with what the newest records of this action state, one text.
-pub(crate) type NewestDetails = SqlLiteral<
-    Nullable<Text>,
-    UncheckedBind<SqlLiteral<Nullable<Text>>, AsExprOf<Option<String>, Nullable<Text>>>,
->;
+/// A column that is read from the records about a subject.
+pub(crate) type FromRecords<T> =
+    SqlLiteral<T, UncheckedBind<SqlLiteral<T>, AsExprOf<Option<String>, Nullable<Text>>>>;
 
 /// What the newest records of this action state, as a column of the statement that reads its
 /// object: so the object is not older than its records unless an older copy of it was put back.
-pub(crate) fn newest_details(action: Action) -> NewestDetails {
+pub(crate) fn newest_details(action: Action) -> FromRecords<Nullable<Text>> {
     let name = action.as_str();
     sql("(select string_agg(details, '\u{1e}') from (select details from audit where subject = ")
         .bind::<Nullable<Text>, _>(action.subject())
         .sql(&format!(
-            " and action = '{name}' and outcome = 'ok' order by seq desc limit {CHANGES}) as newest)"
+            " and action = '{name}' and outcome = 'ok' \
+             order by seq desc limit {CHANGES}) as newest)"
         ))
 }
 
@@ -117,13 +116,14 @@ pub(crate) fn changed_subjects(
     Ok(subjects.into_iter().flatten().collect())
 }
 
-/// Adds the revision of what was changed to the outcome of a change of an account or a limit.
+/// Adds the revision of what was changed to the outcome of a change of an account or a limit,
+/// unless the record states it.
 pub(super) fn state_revision(
     connection: &mut AnyConnection,
     record: &AuditRecord,
 ) -> Result<AuditRecord, Failure> {
     let mut record = record.clone();
-    if record.phase != Phase::Outcome("ok") {
+    if record.phase != Phase::Outcome("ok") || record.details.get(REVISION).is_some() {
         return Ok(record);
     }
     let revision: Option<i64> = match (record.action, record.account) {

@@ -1,14 +1,14 @@
 //! What the audit holds of the payments that an account signed: rows that another program wrote or
 //! removed are distinguished by it.
 
-use diesel::dsl::{AsExprOf, sql};
-use diesel::expression::{SqlLiteral, UncheckedBind};
+use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 use kms_core::ServerKeys;
 use kms_core::audit::{Action, Chaining};
 use kms_types::{AccountId, Timestamp, TransferId};
 
+use super::accounts::FromRecords;
 use super::{AuditRow, Columns};
 use crate::database::{AnyConnection, Failure};
 use crate::schema::audit;
@@ -38,9 +38,7 @@ pub(crate) fn sent_since(
 }
 
 /// Whether a transfer was signed, as a column of the statement that reads it.
-pub(crate) fn was_signed(
-    transfer: TransferId,
-) -> SqlLiteral<Bool, UncheckedBind<SqlLiteral<Bool>, AsExprOf<Option<String>, Nullable<Text>>>> {
+pub(crate) fn was_signed(transfer: TransferId) -> FromRecords<Bool> {
     sql("exists (select 1 from audit where subject = ")
         .bind::<Nullable<Text>, _>(Action::Send(transfer).subject())
         .sql(" and action = 'send' and phase = 'outcome' and outcome = 'ok')")

@@ -83,8 +83,8 @@ fn broadcast(
             let record = format!(
                 "with sent as (update transfers set state = $1 where id = $2 and state = $3 \
                  and {unsynced} returning id, cancel_requested_at), \
-                 put_off as (update transfer_checks set next_at = $4, done = 0 where transfer_id in \
-                 (select id from sent where cancel_requested_at is null)) \
+                 put_off as (update transfer_checks set next_at = $4, done = 0 \
+                 where transfer_id in (select id from sent where cancel_requested_at is null)) \
                  select count(*) as changed from sent"
             );
             let record = diesel::sql_query(record)

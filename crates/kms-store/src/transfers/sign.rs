@@ -20,7 +20,7 @@ use super::expiry::{expire, lock};
 use super::row::{Row, to_i64};
 use super::{changed, checks, spending_limits, spends};
 use crate::convert::RowRef;
-use crate::database::{AnyConnection, Failure, write_together};
+use crate::database::{AnyConnection, Failure, Writes, add_write};
 use crate::dialect::Dialect;
 use crate::rate_limits;
 use crate::schema::{
@@ -94,22 +94,23 @@ pub(super) fn sign(
     let event = changed(id, spends::sender(&transfer)?, now);
     let after = state::after(TransferState::Quoted, Change::Sign).ok_or(Error::NotFound)?;
     let quote = transfers::table
-        .filter(transfers::id.eq(&key))
+        .filter(transfers::id.eq(key))
         .filter(transfers::state.eq(TransferState::Quoted.as_str()));
-    let recorded = write_together!(
-        connection,
-        [
-            diesel::insert_into(signed_transactions::table).values(transactions),
-            diesel::insert_into(spends_table::table).values(spend),
-            diesel::insert_into(transfer_checks::table).values(check),
-            diesel::insert_into(events::table).values(event),
-        ],
-        diesel::update(quote).set((
-            transfers::state.eq(after.as_str()),
-            transfers::nonce.eq(Some(nonce_column)),
-            transfers::tx_hash.eq(Some(tx_hash.to_vec())),
-        ))
-    )?;
+    let signed = (
+        transfers::state.eq(after.as_str()),
+        transfers::nonce.eq(Some(nonce_column)),
+        transfers::tx_hash.eq(Some(tx_hash.to_vec())),
+    );
+    let mut writes = Writes::new(connection);
+    // One each, not all in one insert: then the statement is prepared once.
+    for transaction in transactions {
+        add_write!(writes, diesel::insert_into(signed_transactions::table).values(transaction));
+    }
+    add_write!(writes, diesel::insert_into(spends_table::table).values(spend));
+    add_write!(writes, diesel::insert_into(transfer_checks::table).values(check));
+    add_write!(writes, diesel::insert_into(events::table).values(event));
+    add_write!(writes, diesel::update(quote).set(signed));
+    let recorded = writes.finish()?;
     if recorded != 1 {
         // Rolled back: nothing may be signed that is not recorded.
         return Err(Error::NotFound.into());

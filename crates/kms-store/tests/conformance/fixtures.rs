@@ -256,7 +256,7 @@ pub(crate) async fn events(
 pub(crate) async fn insert(database: &Database, telegram_id: i64, name: &str) -> Account {
     let account = account(telegram_id);
     let new = NewAccount { account: account.clone(), names: Some(saw(&[name], telegram_id)) };
-    assert!(database.create_account(new).await.unwrap());
+    assert!(database.create_account(new).await.unwrap().is_some());
     Account { username: Some(name.parse().unwrap()), ..account }
 }
 

@@ -109,7 +109,7 @@ fn fixed(telegram_id: i64) -> Account {
 async fn create(database: &Database, telegram_id: i64) -> Account {
     let account = fixed(telegram_id);
     let new = NewAccount { account: account.clone(), names: None };
-    assert!(database.create_account(new).await.unwrap());
+    assert!(database.create_account(new).await.unwrap().is_some());
     account
 }
 
@@ -159,7 +159,7 @@ async fn former_email(database: &Database) {
 async fn page_only(database: &Database) {
     let account = Account { created_by: Some("bot".to_owned()), ..fixed(9) };
     let id = account.id;
-    assert!(database.create_account(NewAccount { account, names: None }).await.unwrap());
+    assert!(database.create_account(NewAccount { account, names: None }).await.unwrap().is_some());
     let leave = PageChange::RequestLeave { wallet_version: 1, until: Timestamp(NOW.0 + 1) };
     for change in [PageChange::Enter { now: NOW }, leave] {
         database.change_page(id, change, NOW).await.unwrap().unwrap();
