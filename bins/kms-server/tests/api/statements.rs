@@ -12,9 +12,9 @@ use kms_server_testing::{Stores, TestEnv, TestServer};
 use kms_types::wire::TransferState;
 
 /// Statements of an onboarding, `begin` and `commit` included.
-const ONBOARDING: Cost = Cost { statements: 23, commits: 3, unsynced: 1 };
+const ONBOARDING: Cost = Cost { statements: 10, commits: 3, unsynced: 1 };
 /// Statements from the request for a quote to the answer that the payment was sent.
-const SEND: Cost = Cost { statements: 35, commits: 3, unsynced: 7 };
+const SEND: Cost = Cost { statements: 23, commits: 3, unsynced: 5 };
 
 #[derive(Debug, PartialEq, Eq)]
 struct Cost {
