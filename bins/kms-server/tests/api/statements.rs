@@ -80,7 +80,7 @@ fn cost(units: &[Unit]) -> Cost {
 }
 
 /// What `work` costs, less what is also issued while nothing is asked. What a worker does meanwhile
-/// adds to it, so two looks of three decide.
+/// can only add to it, so the cheapest of several looks decides.
 async fn cost_of(
     idle: &BTreeSet<String>,
     name: &str,
@@ -88,8 +88,8 @@ async fn cost_of(
     before: impl AsyncFn(),
     work: impl AsyncFn(i64),
 ) {
-    let (mut seen, mut met) = (Vec::new(), 0);
-    for attempt in 0..3 {
+    let mut seen = Vec::new();
+    for attempt in 0..8 {
         before().await;
         taken();
         work(attempt).await;
@@ -101,8 +101,7 @@ async fn cost_of(
         let within = found.statements <= limit.statements
             && found.commits <= limit.commits
             && found.unsynced <= limit.unsynced;
-        met += usize::from(within);
-        if met == 2 {
+        if within {
             return;
         }
         let listed: Vec<_> = units.iter().map(|unit| unit.join("\n    ")).collect();
