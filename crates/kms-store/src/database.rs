@@ -1,5 +1,6 @@
 //! The connection to PostgreSQL or SQLite: a pool, and threads on which queries may block.
 
+mod cached_sql;
 mod durability;
 mod fence;
 mod manager;
@@ -24,6 +25,7 @@ use self::manager::ConnectionManager;
 use crate::audit_queue::AuditQueue;
 use crate::dialect::Dialect;
 
+pub(crate) use self::cached_sql::{AnyBackend, CachedSql, cached_query, cached_sql};
 pub use self::fence::{Fenced, WRITER};
 pub use self::manager::{UrlSource, UrlSourceError};
 pub use self::migrations::Grants;

@@ -64,7 +64,7 @@ pub(crate) enum About {
 
 /// An event that is inserted.
 #[derive(Insertable)]
-#[diesel(table_name = events)]
+#[diesel(table_name = events, treat_none_as_default_value = false)]
 pub(crate) struct NewEvent {
     account_id: String,
     at: i64,

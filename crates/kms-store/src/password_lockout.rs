@@ -8,7 +8,7 @@ use diesel::sql_types::{BigInt, Text};
 use kms_core::ports::{PasswordGate, PasswordGateDecision, StoreError};
 use kms_types::{AccountId, RecoveryId, Timestamp};
 
-use crate::database::{AnyConnection, Database};
+use crate::database::{AnyConnection, Database, cached_query};
 use crate::rate_limits::RateLimit;
 use crate::recoveries;
 use crate::schema::password_attempts;
@@ -51,8 +51,8 @@ impl PasswordGate for Database {
         );
         self.blocking(move |connection| {
             let key = account.to_string();
-            let counted = diesel::sql_query(statement)
-                .bind::<Text, _>(&key)
+            let counted = cached_query(statement)
+                .bind::<Text, _>(key.clone())
                 .bind::<BigInt, _>(now.0)
                 .execute(connection)?;
             if counted == 1 {
@@ -104,9 +104,8 @@ impl PasswordGate for Database {
             recoveries::OPEN
         );
         self.blocking(move |connection| {
-            let deleted = diesel::sql_query(delete)
-                .bind::<Text, _>(account.to_string())
-                .execute(connection)?;
+            let deleted =
+                cached_query(delete).bind::<Text, _>(account.to_string()).execute(connection)?;
             if deleted == 1 {
                 return Ok(None);
             }

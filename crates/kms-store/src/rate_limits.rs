@@ -9,7 +9,7 @@ use diesel::sql_types::{BigInt, Text};
 use kms_core::ports::StoreError;
 use sha2::{Digest, Sha256};
 
-use crate::database::{AnyConnection, Database, all_or_nothing};
+use crate::database::{AnyConnection, Database, all_or_nothing, cached_query};
 use crate::dialect::Dialect;
 
 /// How far the database's clock may be set back, in milliseconds, before buckets that were filled
@@ -234,8 +234,8 @@ fn take_time(
         wait: i64,
     }
     let (now, greatest) = (dialect.clock(), dialect.greatest());
-    let taken = diesel::sql_query(taking(dialect, 1, &format!("where {commit}")))
-        .bind::<Text, _>(key)
+    let taken = cached_query(taking(dialect, 1, &format!("where {commit}")))
+        .bind::<Text, _>(key.to_owned())
         .bind::<BigInt, _>(period)
         .bind::<BigInt, _>(reach)
         .execute(connection)?;
@@ -298,9 +298,9 @@ fn at_once(
         counts.push(format!("(select count(*) from taken_{index})"));
     }
     let all = format!("with {} select {} as taken", steps.join(", "), counts.join(" + "));
-    let mut all = diesel::sql_query(all).into_boxed::<diesel::pg::Pg>();
+    let mut all = cached_query(all);
     for (key, limit) in limits {
-        let (period, reach) = times(*limit);
+        let ((period, reach), key) = (times(*limit), key.clone());
         all = all.bind::<Text, _>(key).bind::<BigInt, _>(period).bind::<BigInt, _>(reach);
     }
     let Taken { taken } = all.get_result(connection)?;

@@ -72,7 +72,7 @@ pub(crate) struct AccountRow {
 }
 
 #[derive(Clone, Queryable, Selectable, Insertable, AsChangeset)]
-#[diesel(table_name = wallets, primary_key(account_id))]
+#[diesel(table_name = wallets, primary_key(account_id), treat_none_as_default_value = false)]
 pub(crate) struct WalletRow {
     account_id: String,
     address: String,

@@ -1,14 +1,14 @@
 //! What the audit holds of an account: the newest copy of its row is distinguished by it.
 
-use diesel::dsl::{AsExprOf, sql};
-use diesel::expression::{SqlLiteral, UncheckedBind};
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Nullable, Text};
 use kms_core::audit::{Action, AuditRecord, CHANGES_OF_ACCOUNTS, Details, Phase, REVISION};
 use kms_core::ports::{AuditedAccount, StoreError};
 use kms_types::{AccountId, Timestamp};
 
-use crate::database::{AnyConnection, Database, Failure};
+use crate::database::{
+    AnyBackend, AnyConnection, CachedSql, Database, Failure, cached_query, cached_sql,
+};
 use crate::schema::{accounts, audit, spending_limits};
 
 /// More changes than an owner makes. An older copy of a row must be older than all of them to pass.
@@ -39,16 +39,17 @@ fn audited(
     at_most: usize,
 ) -> Result<AuditedAccount, Failure> {
     let changes = CHANGES_OF_ACCOUNTS.map(|action| format!("'{action}'")).join(", ");
-    let lines: Vec<Line> = diesel::sql_query(format!(
+    let lines: Vec<Line> = cached_query(format!(
         "select at, details from (select at, details from audit where account_id = $1 \
          and phase = 'outcome' and outcome = 'ok' and action in ({changes}) \
          order by seq desc limit {CHANGES}) as changes \
          union all select at, null from (select at from audit where account_id = $1 \
          and phase = 'outcome' and outcome in ('wrong_password', 'account_exists') and at > $2 \
-         order by at desc limit {at_most}) as guesses"
+         order by at desc limit $3) as guesses"
     ))
     .bind::<Text, _>(account.to_string())
     .bind::<BigInt, _>(since.0)
+    .bind::<BigInt, _>(i64::try_from(at_most).unwrap_or(i64::MAX))
     .load(connection)?;
     let mut found = AuditedAccount::default();
     for Line { at, details } in lines {
@@ -69,20 +70,16 @@ fn revision(details: &str) -> i64 {
 /// Separates records in one text. None of them contains it.
 const SEPARATOR: char = '\u{1e}';
 
-/// A column that is read from the records about a subject.
-pub(crate) type FromRecords<T> =
-    SqlLiteral<T, UncheckedBind<SqlLiteral<T>, AsExprOf<Option<String>, Nullable<Text>>>>;
-
 /// What the newest records of this action state, as a column of the statement that reads its
 /// object: so the object is not older than its records unless an older copy of it was put back.
-pub(crate) fn newest_details(action: Action) -> FromRecords<Nullable<Text>> {
+pub(crate) fn newest_details(action: Action) -> CachedSql<AnyBackend, Nullable<Text>> {
     let name = action.as_str();
-    sql("(select string_agg(details, '\u{1e}') from (select details from audit where subject = ")
-        .bind::<Nullable<Text>, _>(action.subject())
-        .sql(&format!(
-            " and action = '{name}' and outcome = 'ok' \
-             order by seq desc limit {CHANGES}) as newest)"
-        ))
+    cached_sql(format!(
+        "(select string_agg(details, '{SEPARATOR}') from (select details from audit \
+         where subject = $1 and action = '{name}' and outcome = 'ok' \
+         order by seq desc limit {CHANGES}) as newest)"
+    ))
+    .bind::<Nullable<Text>, _>(action.subject())
 }
 
 /// Returns the newest revision in a column of [`newest_details`]; 0 if none was recorded.

@@ -1,16 +1,17 @@
 //! What the audit holds of the payments that an account signed: rows that another program wrote or
 //! removed are distinguished by it.
 
-use diesel::dsl::sql;
+use diesel::backend::Backend;
+use diesel::dsl::AsExprOf;
 use diesel::prelude::*;
+use diesel::query_builder::QueryFragment;
 use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 use kms_core::ServerKeys;
 use kms_core::audit::{Action, Chaining};
 use kms_types::{AccountId, Timestamp, TransferId};
 
-use super::accounts::FromRecords;
 use super::{AuditRow, Columns};
-use crate::database::{AnyConnection, Failure};
+use crate::database::{AnyConnection, CachedSql, Failure, cached_query, cached_sql};
 use crate::schema::audit;
 
 #[derive(QueryableByName)]
@@ -27,7 +28,7 @@ pub(crate) fn sent_since(
     since: Timestamp,
 ) -> Result<Vec<String>, Failure> {
     // In the wording of the index.
-    let sent: Vec<Sent> = diesel::sql_query(
+    let sent: Vec<Sent> = cached_query(
         "select subject as transfer from audit where account_id = $1 and action = 'send' \
          and phase = 'outcome' and outcome = 'ok' and at > $2 and subject is not null",
     )
@@ -38,10 +39,16 @@ pub(crate) fn sent_since(
 }
 
 /// Whether a transfer was signed, as a column of the statement that reads it.
-pub(crate) fn was_signed(transfer: TransferId) -> FromRecords<Bool> {
-    sql("exists (select 1 from audit where subject = ")
-        .bind::<Nullable<Text>, _>(Action::Send(transfer).subject())
-        .sql(" and action = 'send' and phase = 'outcome' and outcome = 'ok')")
+pub(crate) fn was_signed<DB>(transfer: TransferId) -> CachedSql<DB, Bool>
+where
+    DB: Backend,
+    AsExprOf<Option<String>, Nullable<Text>>: QueryFragment<DB>,
+{
+    cached_sql(
+        "exists (select 1 from audit where subject = $1 \
+         and action = 'send' and phase = 'outcome' and outcome = 'ok')",
+    )
+    .bind::<Nullable<Text>, _>(Action::Send(transfer).subject())
 }
 
 /// Returns the records that the account signed these transfers, as far as a holder of the audit key

@@ -45,21 +45,21 @@ impl<'a> Writes<'a> {
     }
 }
 
-/// Adds a statement to [`Writes`].
+/// Adds a statement to [`Writes`]. One that diesel caches, as all of them are then kept as one
+/// prepared statement; an update is none (`CachedSql`).
 macro_rules! add_write {
-    ($writes:expr, $statement:expr) => {{
-        let statement = $statement;
+    ($writes:expr, $statement:expr) => {
         match &mut *$writes.connection {
             #[cfg(feature = "postgres")]
             $crate::database::AnyConnection::Postgres(_) => {
-                $writes.together.0.push(Box::new(statement));
+                $writes.together.0.push(Box::new($statement));
             }
             #[cfg(feature = "sqlite")]
             $crate::database::AnyConnection::Sqlite(connection) => {
-                $writes.changed = statement.execute(connection)?;
+                $writes.changed = $statement.execute(connection)?;
             }
         }
-    }};
+    };
 }
 pub(crate) use add_write;
 

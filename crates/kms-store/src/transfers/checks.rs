@@ -21,7 +21,7 @@ const DOUBLINGS: u32 = 9;
 
 /// A check of a transfer that is inserted.
 #[derive(Insertable)]
-#[diesel(table_name = transfer_checks)]
+#[diesel(table_name = transfer_checks, treat_none_as_default_value = false)]
 pub(super) struct NewCheck {
     transfer_id: String,
     chain_id: i64,

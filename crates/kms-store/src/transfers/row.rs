@@ -9,7 +9,7 @@ use crate::convert::RowRef;
 use crate::schema::transfers;
 
 #[derive(Queryable, Selectable, Insertable)]
-#[diesel(table_name = transfers)]
+#[diesel(table_name = transfers, treat_none_as_default_value = false)]
 pub(super) struct Row {
     pub(super) id: String,
     chain_id: i64,

@@ -22,7 +22,7 @@ use crate::server_keys::{BATCH, StaleMac};
 const TABLE: &str = "spends";
 
 #[derive(Queryable, Selectable, Insertable, AsChangeset)]
-#[diesel(table_name = spends, treat_none_as_null = true)]
+#[diesel(table_name = spends, treat_none_as_null = true, treat_none_as_default_value = false)]
 pub(super) struct Row {
     transfer_id: String,
     account_id: String,

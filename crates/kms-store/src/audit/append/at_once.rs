@@ -8,6 +8,7 @@ use diesel::sql_types::{Array, BigInt, Binary, Integer, Nullable, Text};
 use kms_core::audit::Tip;
 
 use super::NewRow;
+use crate::database::cached_query;
 
 /// Rows as arrays of columns, so that the text of the statement does not depend on their number.
 const APPEND: &str = "with head as (update audit_head set chain_seq = $1, hash = $2 \
@@ -28,7 +29,7 @@ pub(super) fn append(
     fn column<T>(rows: &[NewRow], of: impl Fn(&NewRow) -> T) -> Vec<T> {
         rows.iter().map(of).collect()
     }
-    let appended = diesel::sql_query(APPEND)
+    let appended = cached_query(APPEND)
         .bind::<BigInt, _>(tip.sequence)
         .bind::<Binary, _>(tip.hash.to_vec())
         .bind::<BigInt, _>(last.sequence)

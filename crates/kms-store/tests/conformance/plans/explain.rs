@@ -5,6 +5,8 @@ use diesel::connection::SimpleConnection;
 use diesel::sql_types::Text;
 use diesel::{QueryableByName, RunQueryDsl, sql_query};
 
+#[cfg(feature = "postgres")]
+use super::recorder;
 use crate::fixtures::Subject;
 
 /// How PostgreSQL appends to the audit in one statement.
@@ -13,6 +15,10 @@ const APPEND: &str = "with head as (update audit_head";
 
 /// The highest cost that PostgreSQL may estimate: some hundred rows by an index.
 const MOST_COST: f64 = 2_500.0;
+
+/// More than what PostgreSQL estimates that planning costs.
+#[cfg(feature = "postgres")]
+const PLANNING: f64 = 50.0;
 
 #[derive(QueryableByName)]
 struct PostgresStep {
@@ -31,18 +37,11 @@ pub(super) fn explain(subject: &Subject, statement: &str) -> String {
     let (sql, values) = statement.split_once(" -- binds: ").unwrap_or((statement, "[]"));
     #[cfg(feature = "postgres")]
     if subject.is_postgres() {
-        let mut connection = subject.postgres_connection();
-        let explain = if sql.starts_with(APPEND) {
-            connection.batch_execute(&prepare(sql)).unwrap();
-            "execute append(null, null, null, null, null, null, null, null, null, null, null, \
-             null, null, null, null, null, null, null, null)"
-                .to_owned()
-        } else {
-            with_literals(sql, values)
-        };
-        let plan: Vec<PostgresStep> =
-            sql_query(format!("explain {explain}")).load(&mut connection).unwrap();
-        return plan.into_iter().map(|line| line.step + "\n").collect();
+        if sql.starts_with(APPEND) {
+            return for_any_value(subject, sql);
+        }
+        let explain = format!("explain {}", with_literals(sql, values));
+        return steps(sql_query(explain).load(&mut subject.postgres_connection()).unwrap());
     }
     // SQLite plans without knowing the values.
     let explain = sql_query(format!("explain query plan {sql}"));
@@ -50,16 +49,46 @@ pub(super) fn explain(subject: &Subject, statement: &str) -> String {
     plan.into_iter().map(|line| line.detail + "\n").collect()
 }
 
-/// Prepares the append, whose plan is to be the same for every value: its rows are arrays, which
-/// have no literals here.
+/// Returns the plan for any value of a statement that connections keep, if PostgreSQL may use it
+/// instead of the one for these values.
+pub(super) fn generic(subject: &Subject, statement: &str, plan: &str) -> Option<String> {
+    #[cfg(feature = "postgres")]
+    if subject.is_postgres() {
+        let sql = statement.split(" -- binds: ").next().unwrap_or_default();
+        let generic = recorder::is_kept(sql).then(|| for_any_value(subject, sql));
+        return generic.filter(|generic| cost(generic) <= cost(plan).map(|cost| cost + PLANNING));
+    }
+    None
+}
+
 #[cfg(feature = "postgres")]
-fn prepare(append: &str) -> String {
-    format!(
-        "set plan_cache_mode = force_generic_plan; \
-         prepare append(bigint, bytea, bigint, bytea, bigint[], text[], text[], text[], text[], \
-         text[], bigint[], text[], text[], text[], bigint[], bytea[], bytea[], int[], bytea[]) \
-         as {append}"
-    )
+fn for_any_value(subject: &Subject, sql: &str) -> String {
+    let count = (1..).take_while(|number| sql.contains(&format!("${number}"))).count();
+    // PostgreSQL cannot derive the types of what the append unnests.
+    let types = if sql.starts_with(APPEND) {
+        "(bigint, bytea, bigint, bytea, bigint[], text[], text[], text[], text[], text[], \
+         bigint[], text[], text[], text[], bigint[], bytea[], bytea[], int[], bytea[])"
+    } else {
+        ""
+    };
+    let mut connection = subject.postgres_connection();
+    let prepare = format!("prepare planned {types} as {sql}");
+    connection.batch_execute("set plan_cache_mode = force_generic_plan").unwrap();
+    connection.batch_execute(&prepare).unwrap_or_else(|error| panic!("{error}: {sql}"));
+    let nulls = vec!["null"; count].join(", ");
+    let values = if count == 0 { String::new() } else { format!("({nulls})") };
+    let explain = sql_query(format!("explain execute planned {values}"));
+    steps(explain.load(&mut connection).unwrap())
+}
+
+#[cfg(feature = "postgres")]
+fn steps(plan: Vec<PostgresStep>) -> String {
+    plan.into_iter().map(|line| line.step + "\n").collect()
+}
+
+/// What PostgreSQL estimates that the plan costs.
+fn cost(plan: &str) -> Option<f64> {
+    plan.split_once("..")?.1.split_once(' ')?.0.parse().ok()
 }
 
 /// Why a plan is too expensive, if it is.
@@ -72,7 +101,7 @@ pub(super) fn problem(plan: &str, tables: &[String]) -> Option<String> {
             return Some(format!("reads all of {table}"));
         }
     }
-    let cost = plan.split_once("..")?.1.split_once(' ')?.0.parse::<f64>().ok()?;
+    let cost = cost(plan)?;
     (cost > MOST_COST).then(|| format!("costs {cost}"))
 }
 

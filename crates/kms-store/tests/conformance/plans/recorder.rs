@@ -8,6 +8,9 @@ use diesel::connection::{Instrumentation, InstrumentationEvent, set_default_inst
 /// By URL, of the databases that are recorded.
 static RECORDED: Mutex<BTreeMap<String, BTreeSet<String>>> = Mutex::new(BTreeMap::new());
 
+/// The statements that a connection prepared to keep them.
+static KEPT: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
 /// The instrumentation of one connection.
 struct Recorder {
     url: String,
@@ -37,6 +40,11 @@ pub(super) fn recorded(url: &str) -> Vec<String> {
     by_sql.into_values().collect()
 }
 
+/// Whether connections keep the prepared statement.
+pub(super) fn is_kept(sql: &str) -> bool {
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner).contains(sql)
+}
+
 fn with<T>(work: impl FnOnce(&mut BTreeMap<String, BTreeSet<String>>) -> T) -> T {
     work(&mut RECORDED.lock().unwrap_or_else(PoisonError::into_inner))
 }
@@ -52,6 +60,9 @@ impl Instrumentation for Recorder {
         match event {
             InstrumentationEvent::StartEstablishConnection { url, .. } => {
                 self.url = bare(url);
+            }
+            InstrumentationEvent::CacheQuery { sql, .. } => {
+                KEPT.lock().unwrap_or_else(PoisonError::into_inner).insert(sql.to_owned());
             }
             InstrumentationEvent::StartQuery { query, .. } => with(|all| {
                 if let Some(statements) = all.get_mut(&self.url) {
