@@ -404,7 +404,7 @@ impl From<ConfirmError> for ApiError {
         let detail = error.to_string();
         match error {
             ConfirmError::NoTransfer => Self::no_transfer(),
-            ConfirmError::RolledBack => CustodyError::RolledBack.into(),
+            ConfirmError::RolledBack { sender: _ } => CustodyError::RolledBack.into(),
             ConfirmError::Expired => Self::refused(ErrorCode::QuoteExpired, detail),
             ConfirmError::Cancelled => Self::refused(ErrorCode::WrongState, detail),
             ConfirmError::NotActive => Self::refused(ErrorCode::AccountFrozen, detail),

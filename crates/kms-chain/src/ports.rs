@@ -265,6 +265,13 @@ pub trait TransferStore: Send + Sync {
     /// changed to `expired` first.
     async fn transfer(&self, id: TransferId) -> Result<Option<Transfer>, StoreError>;
 
+    /// Returns a transfer as [`Self::transfer`] does, and whether the audit has that it was signed,
+    /// of one moment: an old copy of a row that is `quoted` then was put back.
+    async fn transfer_to_sign(
+        &self,
+        id: TransferId,
+    ) -> Result<Option<(Transfer, bool)>, StoreError>;
+
     /// Changes `quoted` to `cancelled`, or to `expired` past its lifetime; records for a `signed`
     /// or `broadcast` transfer that its cancellation is to be sent. Returns the transfer in its
     /// state afterwards.

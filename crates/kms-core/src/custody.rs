@@ -354,6 +354,21 @@ impl Custody {
         journal.done().await;
     }
 
+    /// Records the alarm that an old copy of a row was put back. Returns the error for the caller.
+    pub async fn alarm_of_rollback(
+        &self,
+        action: Action,
+        account: AccountRef,
+        caller: &Caller,
+        now: Timestamp,
+    ) -> CustodyError {
+        let audit = Arc::clone(&self.ports.audit);
+        let error = CustodyError::RolledBack;
+        let journal = Journal::new(audit, action, Some(account), caller, now);
+        journal.close(Some(error.phase())).await;
+        error
+    }
+
     /// Generates a key, seals it, and writes its wrapped SCK. Returns the password for a retry.
     async fn make_wallet(
         &self,

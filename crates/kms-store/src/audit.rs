@@ -15,7 +15,7 @@ pub(crate) use self::accounts::{
 };
 pub use self::rows::alarms_recorded;
 #[cfg(feature = "transfers")]
-pub(crate) use self::signatures::{sent_since, signatures, was_signed};
+pub(crate) use self::signatures::{WAS_SIGNED, sent_since, signatures, was_signed};
 pub use self::verify::AuditError;
 
 use std::collections::{BTreeMap, HashSet};

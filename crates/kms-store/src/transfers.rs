@@ -17,7 +17,6 @@ pub(crate) mod spends;
 use std::collections::HashMap;
 
 use async_trait::async_trait;
-use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
 use diesel::sql_types::{BigInt, Bool, Nullable, Text};
@@ -48,7 +47,7 @@ use self::sign::Counted;
 pub use self::spending_limits::{LimitRefused, Raises, Spending};
 use crate::audit::{self, AuditRow};
 use crate::convert::RowRef;
-use crate::database::{AnyConnection, Database, Failure};
+use crate::database::{AnyConnection, Database, Failure, cached_query, cached_sql};
 use crate::events::{self, About, NewEvent};
 use crate::schema::{
     self, chain_cursors, settlements, signed_transactions, transfer_waits, transfers,
@@ -225,7 +224,7 @@ fn paid_before(
     let query = format!(
         "select {paid} = $3 and chain_id = $4) as same, {paid} < $3) or {paid} > $3) as lookalike"
     );
-    let found: Found = diesel::sql_query(query)
+    let found: Found = cached_query(query)
         .bind::<Text, _>(account.to_string())
         .bind::<Text, _>(ends(to))
         .bind::<Text, _>(to.to_lower_hex())
@@ -247,9 +246,11 @@ fn had_paid(
     before: Timestamp,
 ) -> Result<bool, Failure> {
     // In the wording of the index.
-    let ends_alike = sql::<Bool>("substr(to_address, 3, 4) || substr(to_address, 39, 4) = ")
-        .bind::<Text, _>(ends(to))
-        .sql(" and state in ('mined', 'final')");
+    let ends_alike = cached_sql::<_, Bool>(
+        "substr(to_address, 3, 4) || substr(to_address, 39, 4) = $1 \
+         and state in ('mined', 'final')",
+    )
+    .bind::<Text, _>(ends(to));
     let paid: Vec<String> = transfers::table
         .filter(transfers::from_account.eq(account.to_string()))
         .filter(ends_alike)
@@ -287,7 +288,8 @@ impl TransferStore for Database {
         // A quote that is lost was not signed: what precedes a signature makes it durable.
         let unsynced = self.dialect.without_waiting_for_disk();
         self.blocking(move |connection| {
-            let nonce_held = sql::<Nullable<Bool>>(&format!("case when {unsynced} then true end"));
+            let nonce_held =
+                cached_sql::<_, Nullable<Bool>>(format!("case when {unsynced} then true end"));
             let row = (Row::try_from(&quote)?, transfers::nonce_held.eq(nonce_held));
             match diesel::insert_into(transfers::table).values(row).execute(connection) {
                 Ok(_) => Ok(Inserted::New),
@@ -307,6 +309,15 @@ impl TransferStore for Database {
     }
 
     async fn transfer(&self, id: TransferId) -> Result<Option<Transfer>, StoreError> {
+        let dialect = self.dialect;
+        let find = move |connection: &mut _| find_current(connection, dialect, id);
+        Ok(self.blocking(find).await?.map(|(transfer, _)| transfer))
+    }
+
+    async fn transfer_to_sign(
+        &self,
+        id: TransferId,
+    ) -> Result<Option<(Transfer, bool)>, StoreError> {
         let dialect = self.dialect;
         self.blocking(move |connection| find_current(connection, dialect, id)).await
     }
@@ -336,9 +347,7 @@ impl TransferStore for Database {
     ) -> Result<SignOutcome, StoreError> {
         let (keys, dialect) = (self.keys.clone(), self.dialect);
         self.blocking(move |connection| {
-            connection.transaction(|connection| {
-                sign::sign(connection, (dialect, &keys), id, view, &rules, now, make)
-            })
+            sign::sign(connection, (dialect, &keys), id, view, &rules, now, make)
         })
         .await
     }

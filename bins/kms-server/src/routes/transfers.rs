@@ -178,7 +178,14 @@ pub(crate) async fn confirm_by(
     let ConfirmTransfer { password_hash, chain_id, to_address, token, value, max_fee } = body;
     let shown = Shown { chain_id, to_address, token, value, max_fee };
     let chain = Arc::clone(state.chains.of_transfer(chain_id));
-    let transfer = match chain.transfers.check(id, shown).await? {
+    let checked = match chain.transfers.check(id, shown).await {
+        Err(ConfirmError::RolledBack { sender: Some(sender) }) => {
+            let (sender, action, now) = (sender.into(), Action::Send(id), clock::now());
+            return Err(state.custody.alarm_of_rollback(action, sender, &caller, now).await.into());
+        }
+        checked => checked?,
+    };
+    let transfer = match checked {
         Checked::Done(transfer) => *transfer,
         Checked::Ready(ready) => {
             check_recipient(state, ready.transfer(), clock::now()).await?;

@@ -199,8 +199,15 @@ async fn a_quote_that_was_signed_is_not_signed_again(stores: Stores) {
         test.env.sql(&format!("delete from {table}")).unwrap();
     }
     put_back(&test, "transfers", "id");
-    assert_eq!(failed(test.client.confirm(quoted.id, &body).await), INTERNAL);
+    // Before the password is tried, and although the account may not pay.
+    test.client.freeze(telegram(1)).await.unwrap();
+    let guess = confirm(&quoted, "a guess");
+    assert_eq!(failed(test.client.confirm(quoted.id, &guess).await), INTERNAL);
     assert_eq!(alarms(&test), "1");
+    let sql = "select count(*) from password_attempts";
+    assert_eq!(test.env.sql(sql).unwrap(), "0");
+    succeeds(&test.env, "account unfreeze telegram:1 --reason ticket-1");
+    assert_eq!(failed(test.client.confirm(quoted.id, &body).await), INTERNAL);
     assert_eq!(test.env.sql("select count(*) from signed_transactions").unwrap(), "0");
 }
 

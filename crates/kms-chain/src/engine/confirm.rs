@@ -5,7 +5,7 @@ use std::time::Duration;
 use kms_core::audit::Details;
 use kms_core::ports::StoreError;
 use kms_core::{OpenWallet, Sealer, failpoint};
-use kms_types::{EthAddress, Timestamp, Token, TransferId, Units, Wei};
+use kms_types::{AccountId, EthAddress, Timestamp, Token, TransferId, Units, Wei};
 use metrics::counter;
 use tokio::sync::oneshot;
 
@@ -57,7 +57,10 @@ pub enum ConfirmError {
     NoTransfer,
     /// It was signed before, and an old copy of its row was put back.
     #[error("the quote is older than the audit: an old copy of it was put back")]
-    RolledBack,
+    RolledBack {
+        /// The account that it is of.
+        sender: Option<AccountId>,
+    },
     /// The quote expired.
     #[error("the quote has expired")]
     Expired,
@@ -138,8 +141,11 @@ impl Transfers {
         id: TransferId,
         shown: Shown,
     ) -> Result<Checked<Ready>, ConfirmError> {
-        let transfer = self.store.transfer(id).await?;
-        let transfer = transfer.ok_or(ConfirmError::NoTransfer)?;
+        let found = self.store.transfer_to_sign(id).await?;
+        let (transfer, was_signed) = found.ok_or(ConfirmError::NoTransfer)?;
+        if was_signed && transfer.state == TransferState::Quoted {
+            return Err(ConfirmError::RolledBack { sender: transfer.from.account });
+        }
         let quoted = Shown {
             chain_id: transfer.chain_id,
             to_address: transfer.to.address,
@@ -189,6 +195,7 @@ impl Transfers {
         now: Timestamp,
     ) -> Result<Transfer, ConfirmError> {
         let Ready { transfer, view } = ready;
+        let from = transfer.from.account;
         if wallet.address() != transfer.from.address {
             return Err(ConfirmError::Mismatch);
         }
@@ -209,7 +216,7 @@ impl Transfers {
                 is_confirmed(&transfer)?;
                 return Ok(*transfer);
             }
-            SignOutcome::RolledBack => return Err(ConfirmError::RolledBack),
+            SignOutcome::RolledBack => return Err(ConfirmError::RolledBack { sender: from }),
             SignOutcome::Expired => return Err(ConfirmError::Expired),
             SignOutcome::NotActive => return Err(ConfirmError::NotActive),
             SignOutcome::WalletChanged => return Err(ConfirmError::WalletChanged),

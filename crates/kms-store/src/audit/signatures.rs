@@ -38,17 +38,17 @@ pub(crate) fn sent_since(
     Ok(sent.into_iter().map(|sent| sent.transfer).collect())
 }
 
+/// Whether a transfer was signed. The subject is that of its action.
+pub(crate) const WAS_SIGNED: &str = "exists (select 1 from audit where subject = $1 \
+     and action = 'send' and phase = 'outcome' and outcome = 'ok')";
+
 /// Whether a transfer was signed, as a column of the statement that reads it.
 pub(crate) fn was_signed<DB>(transfer: TransferId) -> CachedSql<DB, Bool>
 where
     DB: Backend,
     AsExprOf<Option<String>, Nullable<Text>>: QueryFragment<DB>,
 {
-    cached_sql(
-        "exists (select 1 from audit where subject = $1 \
-         and action = 'send' and phase = 'outcome' and outcome = 'ok')",
-    )
-    .bind::<Nullable<Text>, _>(Action::Send(transfer).subject())
+    cached_sql(WAS_SIGNED).bind::<Nullable<Text>, _>(Action::Send(transfer).subject())
 }
 
 /// Returns the records that the account signed these transfers, as far as a holder of the audit key

@@ -1,6 +1,5 @@
 //! Quotes expire by the database's clock, and a transfer is locked before it is signed.
 
-use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::result::Error;
 use diesel::sql_types::BigInt;
@@ -14,24 +13,9 @@ use super::row::Row;
 use super::{find, with_progress, with_proofs};
 use crate::accounts::rows as account_rows;
 use crate::audit;
-use crate::database::{AnyConnection, Failure};
+use crate::database::{AnyConnection, Failure, cached_sql};
 use crate::dialect::Dialect;
 use crate::schema::{accounts, transfers, wallets};
-
-/// Reads a transfer, and whether it is past the lifetime of a quote by the database's clock.
-fn find_with_expiry(
-    connection: &mut AnyConnection,
-    dialect: Dialect,
-    id: TransferId,
-) -> Result<Option<(Transfer, bool)>, Failure> {
-    let is_past = transfers::expires_at.le(sql::<BigInt>(dialect.clock()));
-    let found: Option<(Row, bool)> = transfers::table
-        .find(id.to_string())
-        .select((Row::as_select(), is_past))
-        .first(connection)
-        .optional()?;
-    found.map(|(row, is_past)| Ok((whole(connection, row)?, is_past))).transpose()
-}
 
 /// A transfer and the account of its sender, whose rows are locked until the transaction ends: one
 /// transfer of a wallet is signed at a time; and a freeze, a change of password or a recovery that
@@ -40,7 +24,7 @@ pub(super) struct Locked {
     pub(super) transfer: Transfer,
     /// Whether it is past the lifetime of a quote by the database's clock.
     pub(super) is_past: bool,
-    /// Whether the audit has that it was signed.
+    /// Whether the audit had that it was signed, when this began to wait for the lock.
     pub(super) was_signed: bool,
     pub(super) sender: Account,
 }
@@ -60,7 +44,7 @@ pub(super) fn lock(
                 .filter(transfers::id.eq(id.to_string()))
                 .select((
                     Row::as_select(),
-                    transfers::expires_at.le(sql::<BigInt>(dialect.clock())),
+                    transfers::expires_at.le(cached_sql::<_, BigInt>(dialect.clock())),
                     audit::was_signed(id),
                     account_rows::columns!(),
                 ))
@@ -107,22 +91,29 @@ pub(super) fn expire(
     let row = transfers::table
         .filter(transfers::id.eq(id.to_string()))
         .filter(transfers::state.eq(TransferState::Quoted.as_str()))
-        .filter(transfers::expires_at.le(sql::<BigInt>(dialect.clock())));
+        .filter(transfers::expires_at.le(cached_sql::<_, BigInt>(dialect.clock())));
     let changed = diesel::update(row).set(transfers::state.eq(expired.as_str()));
     Ok(changed.execute(connection)? == 1)
 }
 
-/// Returns a transfer, after a quote that is past its lifetime has expired.
+/// Returns a transfer, after a quote that is past its lifetime has expired, and whether the audit
+/// has that it was signed.
 pub(super) fn find_current(
     connection: &mut AnyConnection,
     dialect: Dialect,
     id: TransferId,
-) -> Result<Option<Transfer>, Failure> {
-    let found = find_with_expiry(connection, dialect, id)?;
-    let Some((transfer, is_past)) = found else { return Ok(None) };
+) -> Result<Option<(Transfer, bool)>, Failure> {
+    let is_past = transfers::expires_at.le(cached_sql::<_, BigInt>(dialect.clock()));
+    let found: Option<(Row, bool, bool)> = transfers::table
+        .find(id.to_string())
+        .select((Row::as_select(), is_past, audit::was_signed(id)))
+        .first(connection)
+        .optional()?;
+    let Some((row, is_past, was_signed)) = found else { return Ok(None) };
+    let transfer = whole(connection, row)?;
     if transfer.state == TransferState::Quoted && is_past {
         expire(connection, dialect, id)?;
-        return find(connection, id);
+        return Ok(find(connection, id)?.map(|transfer| (transfer, was_signed)));
     }
-    Ok(Some(transfer))
+    Ok(Some((transfer, was_signed)))
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use diesel::prelude::*;
 use diesel::result::Error;
+use diesel::sql_types::{BigInt, Binary, Nullable, Text};
 use kms_chain::ports::{ChainView, Sign, SignOutcome, SignedBytes};
 use kms_chain::spending::{HOUR, SpendingRules};
 use kms_chain::state::{self, Change};
@@ -14,13 +15,15 @@ use kms_chain::transfer::{
 };
 use kms_core::ServerKeys;
 use kms_core::account::{Account, AccountState};
+use kms_core::audit::Action;
 use kms_types::{EthAddress, Timestamp, TokenAmount, TransferId, Units, Wei};
 
 use super::expiry::{expire, lock};
 use super::row::{Row, to_i64};
 use super::{changed, checks, spending_limits, spends};
+use crate::audit::WAS_SIGNED;
 use crate::convert::RowRef;
-use crate::database::{AnyConnection, Failure, Writes, add_write};
+use crate::database::{AnyConnection, Failure, Writes, add_write, cached_query};
 use crate::dialect::Dialect;
 use crate::rate_limits;
 use crate::schema::{
@@ -28,7 +31,24 @@ use crate::schema::{
     transfer_waits, transfers,
 };
 
+/// Signs a transfer in a transaction.
 pub(super) fn sign(
+    connection: &mut AnyConnection,
+    store: (Dialect, &ServerKeys),
+    id: TransferId,
+    view: ChainView,
+    rules: &SpendingRules,
+    now: Timestamp,
+    sign: Sign,
+) -> Result<SignOutcome, Failure> {
+    let work = |connection: &mut _| sign_within(connection, store, id, view, rules, now, sign);
+    match connection.transaction(work) {
+        Err(Failure::Diesel(Error::RollbackTransaction)) => Ok(SignOutcome::RolledBack),
+        done => done,
+    }
+}
+
+fn sign_within(
     connection: &mut AnyConnection,
     (dialect, keys): (Dialect, &ServerKeys),
     id: TransferId,
@@ -93,27 +113,32 @@ pub(super) fn sign(
     let check = checks::first(&transfer, now.plus(Duration::from_secs(1)));
     let event = changed(id, spends::sender(&transfer)?, now);
     let after = state::after(TransferState::Quoted, Change::Sign).ok_or(Error::NotFound)?;
-    let quote = transfers::table
-        .filter(transfers::id.eq(key))
-        .filter(transfers::state.eq(TransferState::Quoted.as_str()));
-    let signed = (
-        transfers::state.eq(after.as_str()),
-        transfers::nonce.eq(Some(nonce_column)),
-        transfers::tx_hash.eq(Some(tx_hash.to_vec())),
+    // The audit once more: this statement sees what was committed before the lock was granted.
+    let record = format!(
+        "update transfers set state = $2, nonce = $3, tx_hash = $4 where id = $5 and state = $6 \
+         and not {WAS_SIGNED}"
     );
     let mut writes = Writes::new(connection);
-    // One each, not all in one insert: then the statement is prepared once.
+    // One each: diesel caches no insert of several rows.
     for transaction in transactions {
         add_write!(writes, diesel::insert_into(signed_transactions::table).values(transaction));
     }
     add_write!(writes, diesel::insert_into(spends_table::table).values(spend));
     add_write!(writes, diesel::insert_into(transfer_checks::table).values(check));
     add_write!(writes, diesel::insert_into(events::table).values(event));
-    add_write!(writes, diesel::update(quote).set(signed));
-    let recorded = writes.finish()?;
-    if recorded != 1 {
-        // Rolled back: nothing may be signed that is not recorded.
-        return Err(Error::NotFound.into());
+    add_write!(
+        writes,
+        cached_query(record)
+            .bind::<Nullable<Text>, _>(Action::Send(id).subject())
+            .bind::<Text, _>(after.as_str())
+            .bind::<BigInt, _>(nonce_column)
+            .bind::<Binary, _>(tx_hash.to_vec())
+            .bind::<Text, _>(key)
+            .bind::<Text, _>(TransferState::Quoted.as_str())
+    );
+    if writes.finish()? != 1 {
+        // It is locked, and was a quote: so the audit has it. Nothing may be signed.
+        return Err(Error::RollbackTransaction.into());
     }
     let (state, nonce) = (TransferState::Signed, Some(nonce));
     let signed = Transfer { state, nonce, tx_hash: Some(tx_hash), ..transfer };
@@ -135,7 +160,7 @@ fn take_outflow(
 
 /// A transaction that was signed for a transfer.
 #[derive(Insertable)]
-#[diesel(table_name = signed_transactions)]
+#[diesel(table_name = signed_transactions, treat_none_as_default_value = false)]
 pub(super) struct SignedRow {
     transfer_id: String,
     step: i32,

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use kms_chain::ports::{SignOutcome, TransferStore};
+#[cfg(feature = "postgres")]
+use kms_chain::spending::SpendingRules;
 use kms_core::audit::{Action, AuditRecord, Caller, Details, Phase};
 use kms_core::ports::{AuditLog, RescueStore, StoreError};
 use kms_store::Raises;
@@ -88,4 +90,35 @@ async fn a_quote_that_is_put_back_after_it_was_signed_is_not_signed_again(subjec
     subject.tamper("insert into transfers select * from kept");
     assert_eq!(signed().await, SignOutcome::RolledBack);
     assert_eq!(subject.count("signed_transactions"), 0);
+}
+
+/// Put back while a second confirmation waits for the row: the audit that it began with is older
+/// than the record of the first.
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn a_quote_that_is_put_back_while_its_row_is_waited_for_is_not_signed_again() {
+    use diesel::{Connection, RunQueryDsl};
+    let subject = Subject::postgres().await;
+    let database = subject.database.clone();
+    let (ann, bob) = (insert(&database, 1, "ann").await, insert(&database, 2, "bob").await);
+    let id = quoted(&subject, &ann, &bob, 5).await;
+    let mut other = diesel::PgConnection::establish(&subject.url).unwrap();
+    let mut run = |sql: &str| diesel::sql_query(sql).execute(&mut other).unwrap();
+    run("begin");
+    run("update transfers set state = 'quoted'");
+    let signed = tokio::spawn(async move {
+        // Without a limit, which would compare the spends with the audit.
+        let rules = SpendingRules::default();
+        database.sign(id, view(1, 1_000_000, 0), rules, NOW, sign()).await
+    });
+    while subject.waiting_for_locks() == 0 {
+        tokio::task::yield_now().await;
+    }
+    record_signature(&subject.database, &ann, id, &bob, NOW).await;
+    run("commit");
+    assert_eq!(signed.await.unwrap().unwrap(), SignOutcome::RolledBack);
+    for table in ["signed_transactions", "transfer_checks", "spends"] {
+        assert_eq!(subject.count(table), 0, "{table}");
+    }
+    assert_eq!(subject.count("transfers where state = 'quoted'"), 1);
 }
