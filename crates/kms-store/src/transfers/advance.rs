@@ -11,6 +11,8 @@ use kms_types::{Timestamp, TransferId};
 
 use super::row::to_i64;
 use super::{checks, find_row, notify_sender, step};
+#[cfg(feature = "postgres")]
+use crate::database::cached_query;
 use crate::database::{AnyConnection, Failure};
 use crate::dialect::Dialect;
 use crate::schema::{signed_transactions, transfer_checks, transfer_waits, transfers};
@@ -76,6 +78,8 @@ fn broadcast(
     let signed = TransferState::Signed;
     let Some(broadcast) = state::after(signed, Change::Broadcast) else { return Ok(false) };
     // The transfer first: a concurrent cancellation was before this, and is seen, or waits for it.
+    // A check that another transaction has locked is brought forward or removed by it, and that
+    // transaction may wait for the transfer.
     match connection {
         #[cfg(feature = "postgres")]
         AnyConnection::Postgres(connection) => {
@@ -84,12 +88,13 @@ fn broadcast(
                 "with sent as (update transfers set state = $1 where id = $2 and state = $3 \
                  and {unsynced} returning id, cancel_requested_at), \
                  put_off as (update transfer_checks set next_at = $4, done = 0 \
-                 where transfer_id in (select id from sent where cancel_requested_at is null)) \
-                 select count(*) as changed from sent"
+                 where transfer_id in (select transfer_id from transfer_checks \
+                 where transfer_id in (select id from sent where cancel_requested_at is null) \
+                 for update skip locked)) select count(*) as changed from sent"
             );
-            let record = diesel::sql_query(record)
+            let record = cached_query(record)
                 .bind::<Text, _>(broadcast.as_str())
-                .bind::<Text, _>(key)
+                .bind::<Text, _>(key.to_owned())
                 .bind::<Text, _>(signed.as_str())
                 .bind::<BigInt, _>(check_at.0);
             Ok(record.get_result::<Changed>(connection)?.changed == 1)

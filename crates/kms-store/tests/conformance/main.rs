@@ -5,6 +5,8 @@
 mod accounts;
 mod audit;
 mod balances;
+#[cfg(feature = "postgres")]
+mod broadcasts;
 mod chains;
 mod columns;
 mod deposits;

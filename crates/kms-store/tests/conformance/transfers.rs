@@ -283,32 +283,6 @@ async fn a_transfer_cannot_be_cancelled_while_it_is_signed() {
     assert_eq!(cancelled, Some(Transfer { cancel_requested_at: Some(NOW), ..*signed }));
 }
 
-/// A cancellation is sent at once, also if it is requested while a node accepts the payment.
-#[cfg(feature = "postgres")]
-#[tokio::test]
-async fn the_check_of_a_cancellation_that_is_being_committed_is_not_put_off() {
-    use diesel::{Connection, RunQueryDsl};
-    let subject = Subject::postgres().await;
-    let database = subject.database.clone();
-    let (ann, bob) = (insert(&database, 1, "ann").await, insert(&database, 2, "bob").await);
-    let quote = transfer(&ann, &bob, 1, NOW);
-    let id = quote.id;
-    database.insert_quote(quote).await.unwrap();
-    database.sign(id, view(1, 1_000, 0), SpendingRules::default(), NOW, sign()).await.unwrap();
-    let mut other = diesel::PgConnection::establish(&subject.url).unwrap();
-    let mut run = |sql: &str| diesel::sql_query(sql).execute(&mut other).unwrap();
-    run("begin");
-    run("update transfers set cancel_requested_at = 10000");
-    run("update transfer_checks set next_at = 10000");
-    let broadcast = tokio::spawn(async move { database.advance(id, BROADCAST, NOW).await });
-    while subject.waiting_for_locks() == 0 {
-        tokio::task::yield_now().await;
-    }
-    run("commit");
-    assert!(broadcast.await.unwrap().unwrap());
-    assert_eq!(subject.count("transfer_checks where next_at = 10000"), 1);
-}
-
 async fn a_transfer_makes_only_allowed_transitions(subject: Subject) {
     let database = &subject.database;
     let (ann, bob) = (insert(database, 1, "ann").await, insert(database, 2, "bob").await);
