@@ -20,7 +20,7 @@ use crate::server_keys::{BATCH, StaleMac};
 
 /// A claim as it is stored.
 #[derive(Clone, Queryable, Selectable, Insertable, AsChangeset)]
-#[diesel(table_name = names, treat_none_as_null = true)]
+#[diesel(table_name = names, treat_none_as_null = true, treat_none_as_default_value = false)]
 pub(crate) struct Row {
     telegram_id: i64,
     canonical: String,
@@ -303,7 +303,7 @@ impl Database {
             let taken_over: Vec<String> = names::table
                 .filter(names::telegram_id.eq(holder.as_i64()))
                 .filter(names::ended_at.is_null())
-                .filter(names::previous.ne(FIRST.to_vec()))
+                .filter(names::revision.gt(1))
                 .select(names::canonical)
                 .load(connection)?;
             unrecorded(connection, taken_over)

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use diesel::prelude::*;
-use diesel::result::{DatabaseErrorKind, Error};
+use diesel::result::{DatabaseErrorInformation, DatabaseErrorKind, Error};
 use diesel::sql_types::{BigInt, Nullable};
 use kms_core::ServerKeys;
 use kms_core::account::SeenNames;
@@ -13,11 +13,14 @@ use name_service::{Change, Claim, Decision, Known, KnownName, Observation};
 
 use super::{FIRST, Row, action, active, newest_of, verify_history};
 use crate::audit;
-use crate::database::{AnyConnection, Failure, Writes, add_write};
+use crate::database::{AnyConnection, Failure, Writes, add_write, cached_query};
 use crate::schema::{name_observations, names};
 
 /// The attempts at an observation that a concurrent one of the same usernames came before.
 const ATTEMPTS: usize = 32;
+
+/// The constraints that it violates then.
+const RACES: [&str; 3] = ["names_one_chain", "names_one_holder", "accounts_telegram_id_key"];
 
 /// Runs the transaction of an observation again while a concurrent one comes before it: then the
 /// work returns `None`, or a claim meets another one, which is committed by then and visible to the
@@ -31,15 +34,22 @@ pub(crate) fn in_turn<T>(
             work(connection)?.ok_or(Failure::Diesel(Error::RollbackTransaction))
         });
         match done {
-            Err(Failure::Diesel(
-                Error::RollbackTransaction
-                | Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _),
-            )) => {}
+            Err(Failure::Diesel(Error::RollbackTransaction)) => {}
+            Err(Failure::Diesel(Error::DatabaseError(
+                DatabaseErrorKind::UniqueViolation,
+                what,
+            ))) if is_race(&*what) => {}
             done => return done,
         }
     }
     let source = "an observation of usernames met concurrent ones at every attempt";
     Err(StoreError::Unavailable { store: "account", source: source.into() }.into())
+}
+
+/// Whether a concurrent observation, or creation of the same account, can have violated it.
+fn is_race(what: &dyn DatabaseErrorInformation) -> bool {
+    // SQLite names none.
+    what.constraint_name().is_none_or(|name| RACES.contains(&name))
 }
 
 /// The claims on a username, oldest first, and the newest revision of one that is stored, recorded
@@ -81,12 +91,15 @@ impl Observed {
             add_write!(writes, diesel::insert_into(names::table).values(row));
         }
         if let Some((seen_at, proved_at)) = self.seen {
-            let row = name_observations::table.find(self.holder.as_i64());
-            let times = (
-                name_observations::seen_at.eq(seen_at.0),
-                name_observations::proved_at.eq(proved_at.map(|at| at.0)),
+            let times = "update name_observations set seen_at = $1, proved_at = $2 \
+                 where telegram_id = $3";
+            add_write!(
+                writes,
+                cached_query(times)
+                    .bind::<BigInt, _>(seen_at.0)
+                    .bind::<Nullable<BigInt>, _>(proved_at.map(|at| at.0))
+                    .bind::<BigInt, _>(self.holder.as_i64())
             );
-            add_write!(writes, diesel::update(row).set(times));
         }
         Ok(())
     }
@@ -164,7 +177,8 @@ pub(crate) fn observe(
             Change::Open(claim) => {
                 let previous = history.rows.last().map_or(FIRST, Row::digest);
                 let row = Row::new(claim, previous, history.next_revision(), keys);
-                if previous != FIRST {
+                // Also after a reset, from which on nothing older may pass for the newest.
+                if row.revision > 1 {
                     taken_over.push(row.canonical.clone());
                 }
                 if is_alone {
@@ -206,7 +220,7 @@ fn known(
     }
     let Observation { holder, usernames, .. } = observation;
     // Written first: the row lock serializes the observations of one holder.
-    let last: Seen = diesel::sql_query(
+    let last: Seen = cached_query(
         "insert into name_observations (telegram_id, seen_at) values ($1, -1) \
          on conflict (telegram_id) do update set seen_at = name_observations.seen_at \
          returning seen_at, proved_at",
@@ -293,7 +307,8 @@ fn history<'a>(
                 let read = rows.into_iter().map(|row| row.mac).collect::<Vec<_>>();
                 let rows = names::table.filter(names::canonical.eq(canonical));
                 diesel::delete(rows.filter(names::mac.eq_any(read))).execute(connection)?;
-                History { rows: Vec::new(), newest: recorded, was_reset: true }
+                // Above a first claim, which is not recorded.
+                History { rows: Vec::new(), newest: recorded.max(1), was_reset: true }
             }
             Err(error @ (StoreError::Unavailable { .. } | StoreError::NoRowKey { .. })) => {
                 return Err(error.into());

@@ -1,24 +1,42 @@
 //! Claims on usernames that were modified: nothing resolves by them, and the next update from
 //! Telegram puts them right.
 
-use kms_core::account::{Account, SeenNames};
+use kms_core::account::{Account, NewAccount, SeenNames, Wallet};
 use kms_core::audit::{AuditRecord, Caller, Phase, Purpose};
-use kms_core::ports::{AuditLog, StoreError};
+use kms_core::ports::{AccountStore, AuditLog, StoreError};
 use kms_types::{AccountId, NameOrigin, Timestamp};
 
-use crate::fixtures::{Subject, insert, on_every_database, saw};
+use crate::fixtures::{Subject, account, insert, on_every_database, saw};
 
 on_every_database!(
     a_modified_claim_is_refused_until_telegram_reports_it_again,
     a_claim_between_two_others_cannot_be_removed,
     a_claim_that_was_removed_or_put_back_is_refused_until_telegram_reports_it_again,
     a_proved_name_moves_by_proof_only,
+    a_claim_that_a_new_account_makes_after_damage_is_recorded,
+    a_creation_fails_at_once_that_no_race_refuses,
 );
 
 async fn holder(subject: &Subject, name: &str) -> Result<Option<AccountId>, StoreError> {
     let found = subject.database.resolve(&name.parse().unwrap(), Timestamp(2_000)).await?;
     Ok(found.map(|found| found.account.id))
 }
+
+/// Records what the audit has to state, as a server does.
+async fn record(subject: &Subject, account: &Account, purposes: Vec<Purpose>, at: Timestamp) {
+    for Purpose { action, details } in purposes {
+        let (caller, phase) = (Caller::new("bot", "r-1"), Phase::Outcome("ok"));
+        let (account, telegram_id) = (Some(account.id), Some(account.telegram_id));
+        let record = AuditRecord { at, caller, action, phase, account, telegram_id, details };
+        subject.database.append(record).await.unwrap();
+    }
+}
+
+/// Puts the claims of `kept` back, as they were.
+const PUT_BACK: &str = "insert into names (telegram_id, canonical, shown, position, claimed_at, \
+     seen_at, proved_at, reassigned, ended_at, previous, revision, mac_key, mac) \
+     select telegram_id, canonical, shown, position, claimed_at, seen_at, proved_at, \
+     reassigned, ended_at, previous, revision, mac_key, mac from kept";
 
 async fn a_modified_claim_is_refused_until_telegram_reports_it_again(subject: Subject) {
     if subject.url.ends_with(":memory:") {
@@ -73,13 +91,7 @@ async fn a_claim_that_was_removed_or_put_back_is_refused_until_telegram_reports_
     let (ann, eve) = (insert(database, 1, "ann").await, insert(database, 2, "eve").await);
     let report = async |account: &Account, at| {
         let seen = database.seen_usernames(account.telegram_id, saw(&["gold"], at));
-        for Purpose { action, details } in seen.await.unwrap() {
-            let (caller, phase) = (Caller::new("bot", "r-1"), Phase::Outcome("ok"));
-            let (account, telegram_id) = (Some(account.id), Some(account.telegram_id));
-            let at = Timestamp(at);
-            let record = AuditRecord { at, caller, action, phase, account, telegram_id, details };
-            database.append(record).await.unwrap();
-        }
+        record(&subject, account, seen.await.unwrap(), Timestamp(at)).await;
     };
     report(&eve, 1_000).await;
     subject.tamper("create table kept as select * from names where canonical = 'gold'");
@@ -88,10 +100,7 @@ async fn a_claim_that_was_removed_or_put_back_is_refused_until_telegram_reports_
     for change in [
         "delete from names where canonical = 'gold' and telegram_id = 1",
         "delete from names where canonical = 'gold'",
-        "insert into names (telegram_id, canonical, shown, position, claimed_at, seen_at, \
-         proved_at, reassigned, ended_at, previous, revision, mac_key, mac) \
-         select telegram_id, canonical, shown, position, claimed_at, seen_at, proved_at, \
-         reassigned, ended_at, previous, revision, mac_key, mac from kept",
+        PUT_BACK,
     ] {
         subject.tamper(change);
         let refused = holder(&subject, "gold").await;
@@ -101,6 +110,46 @@ async fn a_claim_that_was_removed_or_put_back_is_refused_until_telegram_reports_
     assert_eq!(holder(&subject, "gold").await.unwrap(), Some(ann.id));
     subject.tamper("delete from names where canonical = 'gold'");
     assert!(holder(&subject, "gold").await.is_err());
+}
+
+/// Another program damages the claims on a name, so that the next holder's is the first, and puts
+/// the intact ones back, which would be the former holder's.
+async fn a_claim_that_a_new_account_makes_after_damage_is_recorded(subject: Subject) {
+    if subject.url.ends_with(":memory:") {
+        return;
+    }
+    let database = &subject.database;
+    insert(database, 1, "gold").await;
+    subject.tamper("create table kept as select * from names where canonical = 'gold'");
+    subject.tamper("update names set position = 1 where canonical = 'gold'");
+    let ann = account(2);
+    let new = NewAccount { account: ann.clone(), names: Some(saw(&["gold"], 1_500)) };
+    let created = database.create_account(new).await.unwrap().unwrap();
+    assert_eq!(created.to_record.len(), 1);
+    // What was lost with a crash is found by the holder.
+    let again = database.usernames_taken_over(ann.telegram_id).await.unwrap();
+    assert_eq!(again, created.to_record);
+    record(&subject, &ann, created.to_record, Timestamp(1_500)).await;
+    assert_eq!(holder(&subject, "gold").await.unwrap(), Some(ann.id));
+    subject.tamper("delete from names where canonical = 'gold'");
+    subject.tamper(PUT_BACK);
+    let refused = holder(&subject, "gold").await;
+    assert!(matches!(refused, Err(StoreError::Tampered { .. })), "{refused:?}");
+}
+
+/// It is not repeated as one that met a concurrent creation is.
+async fn a_creation_fails_at_once_that_no_race_refuses(subject: Subject) {
+    let database = &subject.database;
+    let first = insert(database, 1, "ann").await;
+    let bob = account(2);
+    let wallet = Wallet { address: first.wallet.address, ..bob.wallet };
+    let new = NewAccount { account: Account { wallet, ..bob }, names: Some(saw(&["bob"], 2)) };
+    let refused = database.create_account(new).await.unwrap_err();
+    let StoreError::Unavailable { source, .. } = refused else { panic!("{refused}") };
+    // SQLite does not name the constraint.
+    let is_named = subject.url.starts_with("postgres");
+    assert_eq!(source.is::<diesel::result::Error>(), is_named, "{source}");
+    assert_eq!(holder(&subject, "bob").await.unwrap(), None);
 }
 
 async fn a_proved_name_moves_by_proof_only(subject: Subject) {
