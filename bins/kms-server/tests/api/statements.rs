@@ -1,5 +1,6 @@
-//! What a wallet and a payment cost PostgreSQL: exact numbers of statements and of commits, of the
-//! real server in this process. What its workers issue while nothing is asked is left out.
+//! What a wallet and a payment cost PostgreSQL: exact numbers of statements, of round trips and of
+//! commits, of the real server in this process. What its workers issue while nothing is asked is
+//! left out.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -12,14 +13,16 @@ use kms_server_testing::{Stores, TestEnv, TestServer};
 use kms_types::wire::TransferState;
 
 /// Statements of an onboarding, `begin` and `commit` included.
-const ONBOARDING: Cost = Cost { statements: 10, commits: 3, unsynced: 1 };
+const ONBOARDING: Cost = Cost { statements: 10, round_trips: 10, commits: 3, unsynced: 1 };
 /// Statements from the request for a quote to the answer that the payment was sent.
-const SEND: Cost = Cost { statements: 23, commits: 3, unsynced: 5 };
+const SEND: Cost = Cost { statements: 23, round_trips: 23, commits: 3, unsynced: 5 };
 
 #[derive(Debug, PartialEq, Eq)]
 struct Cost {
     statements: usize,
-    /// Those that wait for the disk.
+    /// One more for each statement that is prepared anew at each execution.
+    round_trips: usize,
+    /// Commits that wait for the disk.
     commits: usize,
     /// Those that do not.
     unsynced: usize,
@@ -27,6 +30,9 @@ struct Cost {
 
 /// The statements of one transaction, or one statement outside of any.
 type Unit = Vec<String>;
+
+/// The statements that a connection prepared to keep them.
+static KEPT: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// The name of the recorded database, and what was recorded.
 static RECORDED: Mutex<(String, Vec<Unit>)> = Mutex::new((String::new(), Vec::new()));
@@ -42,6 +48,10 @@ impl Instrumentation for Recorder {
     fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
         match event {
             InstrumentationEvent::StartEstablishConnection { url, .. } => self.url = url.to_owned(),
+            InstrumentationEvent::CacheQuery { sql, .. } => {
+                let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+                kept.insert(sql.to_lowercase());
+            }
             InstrumentationEvent::StartQuery { query, .. } => {
                 let text = query.to_string();
                 self.unit.push(text.split(" -- binds").next().unwrap_or_default().to_lowercase());
@@ -75,8 +85,16 @@ fn cost(units: &[Unit]) -> Cost {
     let is_unsynced = |statement: &String| statement.contains("'synchronous_commit', 'off'");
     let writing: Vec<_> = units.iter().filter(|unit| unit.iter().any(is_write)).collect();
     let unsynced = writing.iter().filter(|unit| unit.iter().any(is_unsynced)).count();
-    let statements = units.iter().map(Vec::len).sum();
-    Cost { statements, commits: writing.len() - unsynced, unsynced }
+    let statements: usize = units.iter().map(Vec::len).sum();
+    let prepared = units.iter().flatten().filter(|statement| is_prepared_anew(statement)).count();
+    let (round_trips, commits) = (statements + prepared, writing.len() - unsynced);
+    Cost { statements, round_trips, commits, unsynced }
+}
+
+/// Whether the statement is not one of those that connections keep.
+fn is_prepared_anew(statement: &String) -> bool {
+    let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    !["begin", "commit"].contains(&statement.as_str()) && !kept.contains(statement)
 }
 
 /// What `work` costs, less what is also issued while nothing is asked. What a worker does meanwhile
@@ -99,12 +117,17 @@ async fn cost_of(
         let found = cost(&units);
         println!("{name}: {found:?}");
         let within = found.statements <= limit.statements
+            && found.round_trips <= limit.round_trips
             && found.commits <= limit.commits
             && found.unsynced <= limit.unsynced;
         if within {
             return;
         }
-        let listed: Vec<_> = units.iter().map(|unit| unit.join("\n    ")).collect();
+        let mark =
+            |it: &String| format!("{}{it}", if is_prepared_anew(it) { "anew: " } else { "" });
+        let listed: Vec<Vec<_>> =
+            units.iter().map(|unit| unit.iter().map(mark).collect()).collect();
+        let listed: Vec<_> = listed.iter().map(|unit| unit.join("\n    ")).collect();
         seen.push(format!("{found:?}:\n{}", listed.join("\n")));
     }
     panic!("{name}: at most {limit:?}, but\n{}", seen.join("\n\n"));
