@@ -8,6 +8,9 @@ use crate::input::InputError;
 /// The longest word of a user that an answer repeats, in characters.
 const LONGEST_WORD: usize = 20;
 
+/// The word before the name of a network.
+pub(crate) const ON: &str = "on";
+
 /// The assets of a network, and the networks that a payment can name.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Assets<'a> {
@@ -54,10 +57,32 @@ impl<'a> Assets<'a> {
         let is_named = |network: &&Network| {
             [&network.short_name, &network.name].iter().any(|it| it.eq_ignore_ascii_case(typed))
         };
-        self.networks.iter().find(is_named).ok_or_else(|| InputError::UnknownNetwork {
-            word: shorten(word),
-            known: self.networks.iter().map(|network| network.short_name.clone()).collect(),
-        })
+        self.networks.iter().find(is_named).ok_or_else(|| self.unknown_network(word))
+    }
+
+    /// The error about a word that is no network.
+    pub(crate) fn unknown_network(self, word: &str) -> InputError {
+        let known = self.networks.iter().map(|network| network.short_name.clone()).collect();
+        InputError::UnknownNetwork { word: shorten(word), known }
+    }
+
+    /// Takes `on` and the name of a network out of the words, once, if there are several networks.
+    pub(crate) fn take_network<'w>(
+        self,
+        words: impl Iterator<Item = &'w str>,
+    ) -> Result<(Vec<&'w str>, Option<&'a Network>), InputError> {
+        let (mut words, mut rest, mut on) = (words.peekable(), Vec::new(), None);
+        while let Some(word) = words.next() {
+            let is_on = word.eq_ignore_ascii_case(ON)
+                && on.is_none()
+                && !self.networks().is_empty()
+                && self.find(word).is_none();
+            match words.next_if(|_name| is_on) {
+                Some(name) => on = Some(self.expect_network(name)?),
+                None => rest.push(word),
+            }
+        }
+        Ok((rest, on))
     }
 
     /// Finds the asset with a symbol, in any case.

@@ -1,7 +1,8 @@
-### The texts of kms-bot in English, with a section for each flow: Telegram HTML, with escaped variables (src/texts.rs). Ids that end in -button, -description, -notice or -status are plain text.
+### The texts of kms-bot in English, with a section for each flow.
+###
+### Messages are Telegram HTML, with escaped variables (src/texts.rs). Ids that end in -button, -description, -notice or -status are plain text.
 
 ## Any flow
-
 -not-encrypted = Telegram chats with bots are not end-to-end encrypted. I delete your message right away, before I use it.
 -use-nowhere-else = Choose a password that you use nowhere else.
 
@@ -70,7 +71,6 @@ duration-hours =
     }
 
 ## The vault page
-
 page-button = 🔐 Open my wallet's page
 page-create-button = 🔐 Create my wallet
 page-confirm-button = 🔐 Confirm
@@ -87,7 +87,6 @@ list-next = { $start }, { $next }
 list-last = { $start } and { $last }
 
 ## New passwords
-
 password-small-talk = I'm waiting for a password, and that looks like an ordinary message. Please choose several words that don't belong together, or leave with /cancel.
 password-too-short = That password is too short: it needs at least 10 characters. Please choose another one.
 password-too-long = That password is too long: it can have at most 128 characters. Please choose another one.
@@ -95,7 +94,6 @@ password-guessable = That password is too easy to guess. Try several words that 
 password-unstable = Telegram's apps would change that password: some turn marks such as ** or __ or ` into formatting, or :) into an emoji, so it would not be the same on another device. Please choose one without them.
 
 ## /start
-
 start-description = create or show your wallet
 start-welcome =
     👋 <b>Welcome!</b> I give you an Ethereum wallet that you use by chatting, and that you can recover without a seed phrase.
@@ -128,20 +126,19 @@ start-recovery =
     How it works: your private key is encrypted with your password, and the service keeps a second way to decrypt it, protected by a master key of its own. Every use of that key is recorded. This means that the service could open your wallet, and so could an attacker who takes over your Telegram account and stays unnoticed during the wait. Protect your account with Telegram's two-step verification.
 
 ## /balance
-
 balance-description = your balance
 balance-button = 💰 Balance
 balance-refresh-button = 🔄 Refresh
-balance-coin = 💰 <b>{ $amount }</b>
+balance-coin =
+    💰 <b>{ $amount }</b>
     Network: { $network }
-balance-unavailable = { $network }: the balance is not available right now. Your money is safe.
+balance-unavailable = { $network }: not responding right now, so what you have there cannot be shown.
 balance-coin-pending = Pending: sending up to { $amount }
 balance-token = <b>{ $amount }</b>
 balance-token-unknown = { $symbol }: not available right now
 balance-token-pending = Pending: sending { $amount }
 
 ## /receive
-
 receive-description = your address
 receive-button = 📥 Receive
 receive-copy-button = 📋 Copy address
@@ -152,7 +149,6 @@ receive-address =
     Send only { $symbols } to this address, and only on this network.
 
 ## /send
-
 send-description = send money: /send @bob 0.5
 send-button = 📤 Send
 send-confirm-button = ✅ Confirm
@@ -168,6 +164,8 @@ send-ask-recipient = Who do you want to send to? Send me a @username or an addre
 send-ask-amount = How much { $symbol } do you want to send to { $recipient }? For example: { $examples }.
 send-amount-examples = 0.5 or all
 send-amount-examples-token = 0.5, or all, or 5 { $symbol }
+send-ask-network = You can send this on { $networks }. On which network? Choose one on which the recipient can receive it: an exchange may not support all of them.
+send-network-wanted = Please write the name of a network.
 send-looking-up = ⏳ Getting a quote…
 send-person = <b>{ $name }</b>
 send-person-unknown = that person
@@ -201,11 +199,13 @@ send-warning-fee-high = ⚠️ The network fee is more than a tenth of the amoun
 send-warning-fee-above-amount = ⚠️ The network fee is more than the amount you send.
 send-warning-lookalike = 🚨 You have paid another address that looks almost like this one, but never this one. Scammers make such addresses. Compare every character.
 
-send-speed-up = <b>Speed up: { $what }</b>
+send-speed-up =
+    <b>Speed up: { $what }</b>
     The same payment is signed again with a higher network fee. Only one of the two can go through.
 
     Network fee: usually { $usual }, at most { $fee }
-send-speed-up-cancellation = <b>Speed up the cancellation of { $what }</b>
+send-speed-up-cancellation =
+    <b>Speed up the cancellation of { $what }</b>
     It is signed again with a higher network fee.
 
     Network fee: usually { $usual }, at most { $fee }
@@ -244,7 +244,8 @@ send-changed = ⚠️ This payment is not the one you were shown. Nothing was se
 transfer-address = <code>{ $address }</code>
 transfer-username = { $username }
 transfer-what = <b>{ $amount }</b> to { $recipient }
-transfer-pending = 📤 Sent { $what }
+transfer-pending =
+    📤 Sent { $what }
     { $reason }
 transfer-waits-for-network = Pending: waiting for the network.
 transfer-waits-replaced = Pending: the network is busy, so I increased the network fee, within the maximum fee you confirmed.
@@ -285,7 +286,6 @@ transfer-expired-status = expired
 transfer-unknown-status = unknown
 
 ## /history
-
 history-description = your payments
 history-button = 📜 History
 history-newer-button = ◀ Newer
@@ -296,14 +296,14 @@ history-sent = 📤 { $amount } to { $recipient }
 history-received = 📥 { $amount } from { $sender }
 history-received-unnamed = 📥 { $amount } received
 history-received-small = 📥 { $amount } in { $count } small deposits
-history-entry = { $what }
+history-entry =
+    { $what }
     { $time } · { $status }
 history-status = { $status }
 history-link = <a href="{ $link }">{ $status }</a>
 history-deposit-status = deposit
 
 ## /limit
-
 limit-description = how much you can spend in a day
 limit-title = <b>Your spending limits in 24 hours</b>
 limit-network = <b>{ $network }</b>
@@ -313,9 +313,9 @@ limit-amount = up to { $amount }
 limit-none = { $symbol }: no limit
 limit-on-page = 📈 You request a higher limit on your wallet's page. It applies after 24 hours; nothing was changed yet.
 limit-help = Network fees count too. Set your limit with <code>/limit 5</code> or remove it with <code>/limit none</code>; for a token, add its symbol, as in <code>/limit 5 USDC</code>. A lower limit applies at once, a higher one after 24 hours. The service may have a limit of its own.
+limit-help-network = For another network, name it: <code>/limit 5 on { $network }</code>.
 
 ## /freeze
-
 freeze-description = freeze your wallet at once
 freeze-now-button = 🧊 Freeze my wallet
 freeze-lift-button = 🔓 Unfreeze
@@ -343,7 +343,6 @@ freeze-on-page = 🔓 You request to unfreeze your wallet on its page, with your
 freeze-working = ⏳ Checking your password…
 
 ## /password
-
 password-description = change your password
 password-ask =
     🔐 <b>Change your password</b>
@@ -358,7 +357,6 @@ password-changed = ✅ Your password was changed. The old one no longer works. I
 password-change-unknown = ❔ The wallet service did not respond, so I don't know whether your password was changed. Try the new one first; if it is wrong, the old one still works.
 
 ## /recover
-
 recover-description = reset a forgotten password
 recover-start-button = 🛟 Reset my password
 recover-set-button = 🔑 Set a new password
@@ -383,7 +381,6 @@ recover-done =
     If this wasn't you, someone is using your Telegram account: freeze your wallet now, and end their session in Telegram's settings.
 
 ## /contact
-
 contact-description = your e-mail address and mobile number
 contact-add-button = ✉️ Add e-mail
 contact-change-button = ✉️ Change e-mail
@@ -429,7 +426,6 @@ contact-mobile-late = I was no longer waiting for your number, so I did not stor
 contact-mobile-removed = 📱 Your mobile number was removed.
 
 ## /export
-
 export-description = export your wallet's key
 export-on-page =
     🔑 <b>Export your wallet's private key?</b>
@@ -438,13 +434,11 @@ export-on-page =
     You get it on your wallet's page, with your password: a file and its passphrase. Keep the two apart, and send neither to anyone, not even here.
 
 ## /support
-
 support-description = a code for the operator, if something went wrong
 support-code = If something went wrong, send this code to the operator of this bot: <code>{ $code }</code>. It finds your last message in the logs. It holds nothing secret.
 support-none = I have not handled a message of yours since I was last started. Do again what went wrong, then send /support.
 
 ## /cancel and /help
-
 cancel-description = cancel the current step
 cancel-button = ✖️ Cancel
 cancel-done = Cancelled. Nothing was changed.
@@ -455,7 +449,6 @@ help-entry = /{ $command } – { $description }
 help-examples = Send with <code>/send @bob 0.5</code> or <code>/send 0x… 0.1</code>, or send everything with <code>/send @bob all</code>. For a token, add its symbol after the amount: <code>/send @bob 5 USDC</code>. Nothing is sent until you confirm it with your password.
 
 ## Notices of events
-
 notice-arriving = 📥 <b>{ $amount }</b> from { $sender } is arriving. It is in a block but not final yet: this message changes when it is.
 notice-received-reopened = ⚠️ <b>{ $amount }</b> from { $sender } is no longer confirmed, because the network dropped its block. It may still arrive: I'll write to you when it does.
 notice-received-what = <b>{ $amount }</b> from { $sender }
@@ -510,7 +503,6 @@ notice-recovery-cancelled = ✖️ The password reset was cancelled. Your passwo
 notice-recovery-expired = ⌛ The time to set a new password has passed, and nothing was changed. Send /recover to start again.
 
 ## Refusals of the wallet service
-
 problem-unreachable = I can't reach the wallet service right now. Please try again in a minute.
 problem-telegram = Telegram did not deliver my answer. Please try again.
 problem-internal = Something went wrong on our side. Please try again in a minute.
@@ -556,7 +548,6 @@ problem-wrong-state = This is no longer possible.
 problem-other = { $detail }.
 
 ## Input that cannot be parsed
-
 input-recipient-unmarked = Please write a @username, or an address that begins with 0x.
 input-send-words = Please write who and how much, for example <code>/send @bob 0.5</code>.
 input-second-recipient = I can send to one recipient at a time. Please write who and how much, for example <code>/send @bob 0.5</code>.

@@ -8,6 +8,7 @@ use kms_types::{
 };
 
 use super::freeze;
+use crate::assets::Assets;
 use crate::chat::incoming::User;
 use crate::context::{Context, HandlerError, HandlerResult};
 use crate::flow::{Action, Arguments, ArgumentsError, Flow};
@@ -29,7 +30,8 @@ impl Flow for LimitFlow {
         text!("limit-description")
     }
 
-    /// `/limit`, `/limit 5`, `/limit 5 USDC`, `/limit none`, `/limit none USDC`.
+    /// `/limit`, `/limit 5`, `/limit 5 USDC`, `/limit none`, `/limit none USDC`, each with `on` and
+    /// a network, if there are several.
     fn parse(&self, arguments: Arguments<'_>) -> Result<Action, ArgumentsError> {
         Ok(match parse(arguments)? {
             None => Action::new(|context, user| show(context, user).boxed()),
@@ -39,7 +41,8 @@ impl Flow for LimitFlow {
 }
 
 fn parse(arguments: Arguments<'_>) -> Result<Option<SetLimit>, InputError> {
-    let (assets, mut words) = (arguments.assets, arguments.words);
+    let (words, on) = arguments.assets.take_network(arguments.words)?;
+    let (assets, mut words) = (on.map_or(arguments.assets, Assets::on), words.into_iter());
     let Some(word) = words.next() else { return Ok(None) };
     let (amount, joined) = match LimitAmount::try_from(word.to_lowercase()) {
         Ok(LimitAmount::NoLimit) => (LimitAmount::NoLimit, None),
@@ -59,7 +62,7 @@ fn parse(arguments: Arguments<'_>) -> Result<Option<SetLimit>, InputError> {
     let asset = symbol.map(|symbol| assets.expect(symbol)).transpose()?.unwrap_or_default();
     match words.next() {
         Some(_) => Err(InputError::LimitWords),
-        None => Ok(Some(SetLimit { asset, chain_id: None, amount })),
+        None => Ok(Some(SetLimit { asset, chain_id: on.map(|network| network.chain_id), amount })),
     }
 }
 
@@ -76,7 +79,8 @@ async fn set(context: &Context, user: &User, limit: SetLimit) -> HandlerResult {
     if context.account(user).await?.is_none() {
         return Ok(());
     }
-    let limit = SetLimit { chain_id: Some(context.network.get().await?.chain_id), ..limit };
+    let primary = context.network.get().await?.chain_id;
+    let limit = SetLimit { chain_id: limit.chain_id.or(Some(primary)), ..limit };
     let limits = match context.kms.set_limit(user.id.into(), &limit).await {
         Err(error) if error.code() == Some(ErrorCode::PageRequired) => {
             let step = OnPage { purpose: Purpose::Lift, resume: WORD.to_owned(), message: None };
@@ -108,6 +112,10 @@ async fn message(context: &Context, limits: &SpendingLimits) -> Result<Html, Han
         parts.push(entry(limit, &network));
     }
     parts.push(html!("limit-help"));
+    // The first is the primary one.
+    if let Some(other) = networks.get(1) {
+        parts.push(html!("limit-help-network", network = &other.short_name));
+    }
     Ok(Html::paragraphs(parts))
 }
 

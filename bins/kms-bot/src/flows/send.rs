@@ -26,6 +26,7 @@ use crate::texts::{Html, Text, html, text};
 
 mod arguments;
 mod button;
+mod choose;
 mod confirm;
 mod quote;
 pub(crate) mod screen;
@@ -100,7 +101,7 @@ async fn begin(context: &Context, user: &User, arguments: SendArguments) -> Hand
     let SendArguments { to, amount, asset, on } = arguments;
     let money = Money { asset: asset.unwrap_or_default(), on };
     match (to, amount) {
-        (Some(to), Some(amount)) => quote::quote(context, user, to, amount, money).await,
+        (Some(to), Some(amount)) => choose::pay(context, user, to, amount, money).await,
         (Some(to), None) => ask_amount(context, user, to, money).await,
         (None, amount) => {
             context.expect(user.id, AskRecipient { amount, money });
@@ -115,12 +116,12 @@ async fn begin(context: &Context, user: &User, arguments: SendArguments) -> Hand
 #[derive(Clone, Debug)]
 struct Money {
     asset: Asset,
-    /// The network that the sender named; else the primary one.
+    /// The network that the sender named.
     on: Option<Network>,
 }
 
 impl Money {
-    /// The network that it is on.
+    /// The network that it is on: the primary one, unless another one is named.
     async fn network(&self, context: &Context) -> Result<Network, ClientError> {
         match &self.on {
             Some(network) => Ok(network.clone()),
@@ -222,7 +223,7 @@ impl Step for AskRecipient {
         let Answer { user, words, .. } = answer;
         let networks = self.money.networks(context).await?;
         if let Some((to, amount, money)) = self.with_amount(words, Assets::of(&networks)) {
-            return quote::quote(context, user, to, amount, money).await;
+            return choose::pay(context, user, to, amount, money).await;
         }
         match self.read(context, words).await {
             Ok(to) => self.pay(context, user, to).await,
@@ -272,7 +273,7 @@ impl AskRecipient {
     async fn pay(&self, context: &Context, user: &User, to: TypedRecipient) -> HandlerResult {
         match self.amount.clone() {
             None => ask_amount(context, user, to, self.money.clone()).await,
-            Some(amount) => quote::quote(context, user, to, amount, self.money.clone()).await,
+            Some(amount) => choose::pay(context, user, to, amount, self.money.clone()).await,
         }
     }
 }
@@ -349,7 +350,7 @@ impl Step for AskAmount {
             Err(error) => refuse(context, user, &error).await,
             Ok((amount, asset)) => {
                 let money = self.money.or(asset, None);
-                quote::quote(context, user, self.to.clone(), amount, money).await
+                choose::pay(context, user, self.to.clone(), amount, money).await
             }
         }
     }

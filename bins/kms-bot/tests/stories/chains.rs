@@ -1,10 +1,10 @@
-//! A second chain: the chat shows what there is on both, and sends on the primary one unless a
-//! payment names the other. Both have a coin with the same symbol.
+//! A second chain, whose coin has the symbol of the first one's: the chat shows what there is on
+//! both, and sends on the one that a payment names, or that has the money.
 
 use kms_client::Page;
 use kms_sandbox::StageOptions;
-use kms_types::wire::{QuoteTransfer, TransferState};
-use kms_types::{Asset, TransferId};
+use kms_types::wire::{QuoteTransfer, SpendingLimit, TransferState};
+use kms_types::{Asset, TransferId, Wei};
 
 use crate::texts;
 use crate::world::{ANNS, Plays, World, coins, id, transfer_of};
@@ -16,13 +16,12 @@ const COIN: u128 = 1_000_000_000_000_000_000;
 async fn world() -> World {
     let options = StageOptions { second_chain: Some(SECOND), ..StageOptions::default() };
     let world = World::with_wallets(options).await;
-    let ann = world.account(&world.ann).await.address.to_string();
-    world.stage.second.as_ref().unwrap().set_balance(&ann, 7 * COIN).unwrap();
+    world.stage.second.as_ref().unwrap().set_balance(&address(&world).await, 7 * COIN).unwrap();
     world
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_chains_are_shown_and_a_payment_names_its_network_or_is_on_the_primary_one() {
+async fn two_chains_are_shown_and_a_payment_names_its_network() {
     let mut world = world().await;
     let ann = &mut world.ann;
     ann.says("/balance");
@@ -35,8 +34,18 @@ async fn two_chains_are_shown_and_a_payment_names_its_network_or_is_on_the_prima
         assert!(!texts::is("network-named", shown.text.split_once("Second").unwrap().0));
     }
     ann.says("/limit 5");
-    ann.bot_with("limit-title", &["Sandbox", "Second"]).await;
-    ann.confirms("/send @bob 0.5").await;
+    ann.bot_with("limit-title", &["Sandbox", "Second", "/limit 5 on second"]).await;
+    ann.says("/limit 6 ETH on second");
+    ann.bot("limit-title").await;
+    let limits = world.stage.client.limits(id(&world.ann).into()).await.unwrap().limits;
+    let own = |chain_id| {
+        let of_chain = |limit: &&SpendingLimit| limit.chain_id == chain_id && limit.token.is_none();
+        limits.iter().find(of_chain).unwrap().own.map(|own| Wei(own.0))
+    };
+    assert_eq!(own(world.stage.anvil.chain_id()), Some(coins("5")));
+    assert_eq!(own(SECOND), Some(coins("6")));
+    let ann = &mut world.ann;
+    ann.confirms("/send @bob 0.5 on test").await;
     ann.says(ANNS);
     let screen = ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
     assert!(!screen.text.contains("0.5 ETH on"), "{}", screen.text);
@@ -55,14 +64,58 @@ async fn two_chains_are_shown_and_a_payment_names_its_network_or_is_on_the_prima
     world.ann.says("/send @bob on second");
     world.ann.bot("send-ask-amount").await;
     world.ann.says("0.25");
-    let screen = world.ann.bot_with("send-quote", &["0.25 ETH", "Second"]).await;
-    let quoted = world.stage.client.transfer(transfer_of(&screen)).await.unwrap().unwrap();
-    assert_eq!(quoted.chain_id, SECOND);
+    assert_eq!(quoted(&mut world).await, SECOND);
     // What a chain that does not answer has is not shown as nothing.
     world.stage.second.as_mut().unwrap().kill().unwrap();
     world.bob.says("/balance");
     world.bob.bot_with("balance-unavailable", &["Second", "0.5 ETH"]).await;
     world.stage.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payment_that_names_no_network_is_on_the_one_that_has_the_money() {
+    let mut world = world().await;
+    // Both have it: Ann is asked. A text that names none of them is no answer.
+    world.ann.says("/send @bob 1 ETH");
+    world.ann.bot_with("send-ask-network", &["test (10 ETH)", "second (7 ETH)"]).await;
+    world.ann.says("third");
+    world.ann.bot_with("input-unknown-network", &["third", "test", "second"]).await;
+    world.ann.says("on Second");
+    assert_eq!(quoted(&mut world).await, SECOND);
+    // Only the primary one has enough.
+    world.ann.says("/send @bob 8");
+    assert_eq!(quoted(&mut world).await, world.stage.anvil.chain_id());
+    // Neither has.
+    world.ann.says("/send @bob 11");
+    world.ann.bot_with("problem-insufficient-coin", &["1"]).await;
+    // Only the other one has enough: a person has an account on it as well.
+    world.stage.second.as_ref().unwrap().set_balance(&address(&world).await, 20 * COIN).unwrap();
+    world.ann.says("/send @bob");
+    world.ann.bot("send-ask-amount").await;
+    world.ann.says("11");
+    assert_eq!(quoted(&mut world).await, SECOND);
+    // An address may not be one there, so that Ann chooses it.
+    world.ann.says("/send 0x00000000000000000000000000000000000000cc 11");
+    let asked = world.ann.bot_with("send-ask-network", &["second (20 ETH)"]).await;
+    assert!(!asked.text.contains("test"), "{}", asked.text);
+    world.ann.says("second");
+    assert_eq!(quoted(&mut world).await, SECOND);
+    // What a chain that does not answer has is not known: the others decide.
+    world.stage.second.as_mut().unwrap().kill().unwrap();
+    world.ann.says("/send @bob 1");
+    assert_eq!(quoted(&mut world).await, world.stage.anvil.chain_id());
+    world.stage.stop().await;
+}
+
+async fn address(world: &World) -> String {
+    world.account(&world.ann).await.address.to_string()
+}
+
+/// The chain of the quote that Ann is shown next.
+async fn quoted(world: &mut World) -> u64 {
+    let screen = world.ann.bot("send-quote").await;
+    let transfer = world.stage.client.transfer(transfer_of(&screen)).await.unwrap().unwrap();
+    transfer.chain_id
 }
 
 /// A coin of a test chain, which is worth nothing, is not taken for one of the primary chain.

@@ -5,11 +5,8 @@ use kms_types::{
     AmountError, Asset, QuoteAmount, TypedAmount, TypedRecipient, TypedRecipientError,
 };
 
-use crate::assets::Assets;
+use crate::assets::{Assets, ON};
 use crate::input::InputError;
-
-/// The word before the name of a network.
-const ON: &str = "on";
 
 /// What `/send` was given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,7 +28,7 @@ impl SendArguments {
         words: impl Iterator<Item = &'a str> + Clone,
         assets: Assets<'_>,
     ) -> Result<Self, InputError> {
-        let (words, on) = take_network(words, assets)?;
+        let (words, on) = assets.take_network(words)?;
         let read = |network: &Network| -> Result<Self, InputError> {
             let arguments = Self::read(words.iter().copied(), Assets::on(network))?;
             Ok(Self { on: Some(network.clone()), ..arguments })
@@ -112,24 +109,6 @@ impl SendArguments {
             (Some(_), Some(_)) => InputError::UnknownRest { word, known },
         }
     }
-}
-
-/// Takes `on` and the name of a network out of the words, if there are several networks.
-fn take_network<'a, 'n>(
-    words: impl Iterator<Item = &'a str>,
-    assets: Assets<'n>,
-) -> Result<(Vec<&'a str>, Option<&'n Network>), InputError> {
-    let (mut words, mut rest, mut on) = (words.peekable(), Vec::new(), None);
-    while let Some(word) = words.next() {
-        let is_on = word.eq_ignore_ascii_case(ON)
-            && !assets.networks().is_empty()
-            && assets.find(word).is_none();
-        match words.next_if(|_name| is_on) {
-            Some(name) => set(&mut on, assets.expect_network(name)?)?,
-            None => rest.push(word),
-        }
-    }
-    Ok((rest, on))
 }
 
 /// Reports whether words are a recipient and an amount, and at most a symbol, `to` and `on` with a
