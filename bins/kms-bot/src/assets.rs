@@ -51,6 +51,12 @@ impl<'a> Assets<'a> {
         if self.networks.len() > 1 { self.networks } else { &[] }
     }
 
+    /// Whether a word is the symbol of an asset, or the name, of any of several networks.
+    pub(crate) fn is_symbol_or_network(self, word: &str) -> bool {
+        let has = |network| Assets::on(network).find(word).is_some();
+        self.networks().iter().any(has) || self.expect_network(word).is_ok()
+    }
+
     /// Finds the network with this short name or name, or lists those that there are.
     pub(crate) fn expect_network(self, word: &str) -> Result<&'a Network, InputError> {
         let typed = word.trim_end_matches(|c: char| c.is_ascii_punctuation());

@@ -88,12 +88,17 @@ fn other(problem: &Problem) -> Html {
 }
 
 fn insufficient(problem: &Problem, network: Option<&Network>) -> Html {
-    match (&problem.missing_token, problem.missing, network) {
-        (Some(missing), ..) => html!("problem-insufficient-token", amount = missing),
-        (None, Some(missing), Some(network)) => {
-            html!("problem-insufficient-coin", amount = coins(missing, network))
+    let Some(network) = network else { return html!("problem-insufficient") };
+    let name = &network.name;
+    match (&problem.missing_token, problem.missing) {
+        (Some(missing), _) => {
+            html!("problem-insufficient-token", amount = missing, network = name)
         }
-        (None, None, _) | (None, _, None) => html!("problem-insufficient"),
+        (None, Some(missing)) => {
+            let amount = coins(missing, network);
+            html!("problem-insufficient-coin", amount = amount, network = name)
+        }
+        (None, None) => html!("problem-insufficient"),
     }
 }
 
@@ -105,9 +110,12 @@ fn over_limit(reached: Option<&LimitReached>, network: Option<&Network>) -> Html
     };
     let limit = amount(reached.limit, reached.token.as_ref(), network);
     let left = amount(reached.left, reached.token.as_ref(), network);
+    let on = &network.name;
     match reached.token {
-        None => html!("problem-limit-coin", limit = limit, left = left, when = when),
-        Some(_) => html!("problem-limit-token", limit = limit, left = left, when = when),
+        None => html!("problem-limit-coin", limit = limit, network = on, left = left, when = when),
+        Some(_) => {
+            html!("problem-limit-token", limit = limit, network = on, left = left, when = when)
+        }
     }
 }
 

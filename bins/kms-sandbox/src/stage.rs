@@ -67,7 +67,7 @@ pub struct StageOptions {
 
 /// A running sandbox.
 pub struct Stage {
-    /// The chain that the chat sends on.
+    /// The primary chain.
     pub anvil: Arc<Anvil>,
     /// The second chain, if there is one.
     pub second: Option<Anvil>,

@@ -109,7 +109,7 @@ async fn message(context: &Context, limits: &SpendingLimits) -> Result<Html, Han
             named = Some(limit.chain_id);
             parts.push(html!("limit-network", network = &network.name));
         }
-        parts.push(entry(limit, &network));
+        parts.push(entry(limit, &network, networks.len() > 1));
     }
     parts.push(html!("limit-help"));
     // The first is the primary one.
@@ -119,8 +119,8 @@ async fn message(context: &Context, limits: &SpendingLimits) -> Result<Html, Han
     Ok(Html::paragraphs(parts))
 }
 
-fn entry(limit: &SpendingLimit, network: &Network) -> Html {
-    let SpendingLimit { token, limit, spent, later, .. } = limit;
+fn entry(limit: &SpendingLimit, network: &Network, is_one_of_several: bool) -> Html {
+    let SpendingLimit { token, limit, spent, own, later, .. } = limit;
     let token = token.as_ref();
     let now = match limit {
         None => limited(*limit, token, network),
@@ -135,7 +135,17 @@ fn entry(limit: &SpendingLimit, network: &Network) -> Html {
     let later = match later {
         None => Html::default(),
         Some(LaterLimit { units, from }) => {
-            html!("limit-later", time = time(*from), limit = limited(*units, token, network))
+            let on = match is_one_of_several {
+                true => format!(" on {}", network.short_name),
+                false => String::new(),
+            };
+            let now = match own {
+                Some(own) => amount(*own, token, network),
+                None => format!("none {}", symbol(token, network)),
+            };
+            let command = format!("/{WORD} {now}{on}");
+            let limit = limited(*units, token, network);
+            html!("limit-later", time = time(*from), limit = limit, command = command)
         }
     };
     Html::lines([now, later])

@@ -242,6 +242,12 @@ impl AskRecipient {
         let words = words.split_whitespace();
         words.clone().find(|word| TypedRecipient::is_marked(word))?;
         let SendArguments { to, amount, asset, on } = SendArguments::parse(words, assets).ok()?;
+        // Coins that were asked for before are not exchanged for those of another network.
+        let is_other_coin = |named: &Network| assets.find(&named.symbol) != Some(Asset::Native);
+        let is_native = asset.is_none() && self.money.asset == Asset::Native;
+        if is_native && on.as_ref().is_some_and(is_other_coin) {
+            return None;
+        }
         Some((to?, amount?, self.money.or(asset, on)))
     }
 

@@ -45,6 +45,9 @@ async fn two_chains_are_shown_and_a_payment_names_its_network() {
     assert_eq!(own(world.stage.anvil.chain_id()), Some(coins("5")));
     assert_eq!(own(SECOND), Some(coins("6")));
     let ann = &mut world.ann;
+    // A raise is cancelled on its own network.
+    ann.says("/limit 9 on second");
+    ann.bot_with("limit-title", &["/limit 6 ETH on second"]).await;
     ann.confirms("/send @bob 0.5 on test").await;
     ann.says(ANNS);
     let screen = ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
@@ -98,6 +101,10 @@ async fn a_payment_that_names_no_network_is_on_the_one_that_has_the_money() {
     world.ann.says("/send 0x00000000000000000000000000000000000000cc 11");
     let asked = world.ann.bot_with("send-ask-network", &["second (20 ETH)"]).await;
     assert!(!asked.text.contains("test"), "{}", asked.text);
+    world.ann.says("test");
+    world.ann.bot_with("problem-insufficient-coin", &["Sandbox"]).await;
+    world.ann.says("/send 0x00000000000000000000000000000000000000cc 11");
+    world.ann.bot("send-ask-network").await;
     world.ann.says("second");
     assert_eq!(quoted(&mut world).await, SECOND);
     // What a chain that does not answer has is not known: the others decide.

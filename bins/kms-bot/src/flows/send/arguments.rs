@@ -29,14 +29,15 @@ impl SendArguments {
         assets: Assets<'_>,
     ) -> Result<Self, InputError> {
         let (words, on) = assets.take_network(words)?;
+        let is_name = |word: &str| assets.is_symbol_or_network(word);
         let read = |network: &Network| -> Result<Self, InputError> {
-            let arguments = Self::read(words.iter().copied(), Assets::on(network))?;
+            let arguments = Self::read(words.iter().copied(), Assets::on(network), is_name)?;
             Ok(Self { on: Some(network.clone()), ..arguments })
         };
         if let Some(network) = on {
             return read(network);
         }
-        Self::read(words.iter().copied(), assets).or_else(|error| {
+        Self::read(words.iter().copied(), assets, is_name).or_else(|error| {
             let others = assets.networks().iter().skip(1).filter_map(|it| read(it).ok());
             let mut others = others.filter(|arguments| arguments.asset.is_some());
             match (others.next(), others.next()) {
@@ -49,11 +50,13 @@ impl SendArguments {
     /// Parses recipient, amount and symbol, in any order.
     ///
     /// A bare word is a username only directly behind `/send` or `to`: anywhere else it may be
-    /// meant as a token that is not known here. A symbol is never a username; a user whose name is
-    /// a symbol is paid by `@name`. A symbol that begins with a digit needs an amount beside it.
+    /// meant as a token that is not known here. A symbol or a name of any network is never a
+    /// username; such a user is paid by `@name`. A symbol that begins with a digit needs an amount
+    /// beside it.
     fn read<'a>(
         mut words: impl Iterator<Item = &'a str> + Clone,
         assets: Assets<'_>,
+        is_name_of_network: impl Fn(&str) -> bool,
     ) -> Result<Self, InputError> {
         let names_recipient =
             words.clone().any(|word| !is_amount(word) && TypedRecipient::is_meant(word));
@@ -86,7 +89,7 @@ impl SendArguments {
                 before = Before::Amount;
             } else if word.eq_ignore_ascii_case("to") {
                 before = Before::To;
-            } else if !name && !TypedRecipient::is_meant(word) {
+            } else if !TypedRecipient::is_meant(word) && (!name || is_name_of_network(word)) {
                 return Err(arguments.unknown(assets, word));
             } else {
                 let to = TypedRecipient::parse(word, assets.chain_id)?;
@@ -299,6 +302,8 @@ mod tests {
             ("@bob 5 POL", Some(137)),
             ("5aero @bob", Some(8_453)),
             ("on polygon", Some(137)),
+            // A bare symbol or name of another network is not the username of a recipient.
+            ("POL 5", Some(137)),
         ] {
             assert_eq!(on(words), Ok(chain_id), "{words}");
         }
@@ -312,6 +317,10 @@ mod tests {
         for words in ["@bob 5 DAI", "@bob 5 POL on base", "@bob 5 on base on base", "@bob 5 on"] {
             assert!(on(words).is_err(), "{words}");
         }
+        for words in ["base 5", "5 usdc to base", "dai 5", "pol 5 on base", "to Gnosis 5 usdc"] {
+            assert!(on(words).is_err(), "{words}");
+        }
+        assert_eq!(read("@base 5", &networks), pays("@base", "5", ""));
         // With one network there is none to name.
         let refused = read("@bob 5 on ethereum", &networks[..1]);
         assert!(matches!(refused, Err(InputError::UnknownRest { .. })), "{refused:?}");

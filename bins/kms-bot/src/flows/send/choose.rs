@@ -130,18 +130,38 @@ struct AskNetwork {
 }
 
 impl AskNetwork {
-    /// Finds the network that an answer names: `base`, or `on base`.
+    /// Finds the network that an answer names.
     fn find(&self, text: &str) -> Result<&Source, InputError> {
-        let text = text.trim();
-        let word = match text.split_once(char::is_whitespace) {
-            Some((on, name)) if on.eq_ignore_ascii_case(ON) => name.trim(),
-            Some(_) | None => text,
-        };
+        let word = network_word(text);
         let networks: Vec<_> = self.sources.iter().map(|source| source.network.clone()).collect();
         let assets = Assets::of(&networks);
         let named = assets.expect_network(word)?;
         let found = self.sources.iter().find(|source| source.network.chain_id == named.chain_id);
         found.ok_or_else(|| assets.unknown_network(word))
+    }
+
+    /// The same asset on a network that has not enough of it: the quote there says what is missing.
+    async fn elsewhere(&self, context: &Context, text: &str) -> Result<Option<Money>, ClientError> {
+        let networks = context.network.all().await?;
+        let Ok(named) = Assets::of(&networks).expect_network(network_word(text)) else {
+            return Ok(None);
+        };
+        let symbol = match (&self.money.asset, networks.first()) {
+            (Asset::Token(symbol), _) => symbol.as_str(),
+            (Asset::Native, Some(primary)) => primary.symbol.as_str(),
+            (Asset::Native, None) => return Ok(None),
+        };
+        let asset = Assets::on(named).find(symbol);
+        Ok(asset.map(|asset| Money { asset, on: Some(named.clone()) }))
+    }
+}
+
+/// The name of a network in an answer: `base`, or `on base`.
+fn network_word(text: &str) -> &str {
+    let text = text.trim();
+    match text.split_once(char::is_whitespace) {
+        Some((on, name)) if on.eq_ignore_ascii_case(ON) => name.trim(),
+        Some(_) | None => text,
     }
 }
 
@@ -165,12 +185,13 @@ impl Step for AskNetwork {
 
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
         let Answer { user, words, .. } = answer;
-        match self.find(words) {
-            Err(error) => refuse(context, user, &error).await,
-            Ok(source) => {
-                let money = source.money();
-                quote::quote(context, user, self.to.clone(), self.amount.clone(), money).await
-            }
-        }
+        let money = match self.find(words) {
+            Ok(source) => source.money(),
+            Err(error) => match self.elsewhere(context, words).await? {
+                Some(money) => money,
+                None => return refuse(context, user, &error).await,
+            },
+        };
+        quote::quote(context, user, self.to.clone(), self.amount.clone(), money).await
     }
 }
