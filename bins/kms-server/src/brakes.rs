@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures::future::join;
 use kms_chain::transfer::{Party, Transfer};
 use kms_core::ports::StoreError;
 use kms_store::{Database, KeyDatabase, Pausable};
@@ -49,7 +50,15 @@ impl Brakes {
         key_database: &dyn KeyDatabase,
     ) -> Result<(), StoreError> {
         let payments = Pausable::Payments { chain_id: self.chain_id };
-        let is_paused = database.paused(payments, key_database).await?.is_some();
+        let is_paused = match join(
+            database.paused(Pausable::AllPayments, key_database),
+            database.paused(payments, key_database),
+        )
+        .await
+        {
+            (Ok(Some(_)), _) | (_, Ok(Some(_))) => true,
+            (all, own) => all?.or(own?).is_some(),
+        };
         self.is_paused.store(is_paused, Ordering::Relaxed);
         let chain = self.chain_id.to_string();
         gauge!("kms_payments_paused", "chain" => chain).set(if is_paused { 1.0 } else { 0.0 });

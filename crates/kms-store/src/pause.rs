@@ -3,6 +3,7 @@
 
 mod waits;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -20,11 +21,16 @@ use crate::server_keys::{BATCH, StaleMac};
 
 const TABLE: &str = "switches";
 
+/// The name of the switch of all payments.
+const ALL_PAYMENTS: &str = "payments/all";
+
 /// What an operator can pause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pausable {
     /// Requesting and completing recoveries.
     Recoveries,
+    /// Quoting and signing payments on all chains, also on those that are configured later.
+    AllPayments,
     /// Quoting and signing payments on one chain.
     Payments {
         /// The chain (EIP-155).
@@ -32,10 +38,19 @@ pub enum Pausable {
     },
 }
 
+impl Pausable {
+    /// Payments on one chain, or without an id on all chains.
+    #[must_use]
+    pub fn payments(chain_id: Option<u64>) -> Self {
+        chain_id.map_or(Self::AllPayments, |chain_id| Self::Payments { chain_id })
+    }
+}
+
 impl fmt::Display for Pausable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Recoveries => f.write_str("recoveries"),
+            Self::AllPayments => f.write_str(ALL_PAYMENTS),
             Self::Payments { chain_id } => write!(f, "payments/{chain_id}"),
         }
     }
@@ -199,17 +214,37 @@ impl Database {
         self.switch(what, key_database, paused, |_connection| Ok(Vec::new())).await
     }
 
-    /// Resumes payments. Returns `false` if they were not paused.
+    /// Returns the chains whose payments were ever paused by name, also those that are not
+    /// configured.
+    ///
+    /// # Errors
+    /// When the account database does not answer. Without the key database, returns those of the
+    /// account database.
+    pub async fn chains_ever_paused(
+        &self,
+        key_database: &dyn KeyDatabase,
+    ) -> Result<BTreeSet<u64>, StoreError> {
+        let lines = key_database.pause_lines().await.unwrap_or_default();
+        let rows: Vec<String> = self
+            .blocking(|connection| Ok(switches::table.select(switches::name).load(connection)?))
+            .await?;
+        let names = rows.into_iter().chain(lines.into_iter().map(|(name, _)| name));
+        let chain_id = |name: String| name.strip_prefix("payments/")?.parse().ok();
+        Ok(names.filter_map(chain_id).collect())
+    }
+
+    /// Resumes payments: those of one chain, or without an id what all chains were paused by.
+    /// Returns `false` if they were not paused so.
     ///
     /// # Errors
     /// When a database does not answer; they may then still be paused.
     pub async fn resume_payments(
         &self,
-        chain_id: u64,
+        chain_id: Option<u64>,
         key_database: &dyn KeyDatabase,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        let payments = Pausable::Payments { chain_id };
+        let payments = Pausable::payments(chain_id);
         self.resume(payments, key_database, now, |_connection, _since| Ok(Vec::new())).await
     }
 

@@ -20,6 +20,7 @@ const LIMITED: u64 = 1_024;
 const REMOVED: u64 = 1_025;
 const SLOW: u64 = 1_027;
 const LISTED: u64 = 1_029;
+const LATER: u64 = 1_028;
 
 fn wei(amount: u128) -> Wei {
     Wei(U256::from(amount))
@@ -246,6 +247,33 @@ async fn pauses_and_limits_are_those_of_one_chain() {
     assert!(status.contains(&format!("chain {LIMITED}: paused since")), "{status}");
     let again = fails(&test.env, "payments resume --chain test --reason ticket-1");
     assert!(again.contains("were not paused"), "{again}");
+    succeeds(&test.env, "payments resume --all --reason ticket-1");
+    let status = succeeds(&test.env, "payments status");
+    assert!(!status.contains("paused since"), "{status}");
+}
+
+/// The operator pauses all payments with settings that lack a chain.
+#[actix_web::test]
+async fn a_pause_of_all_chains_holds_for_one_that_is_added_later() {
+    let mut env = TestEnv::new(Stores::Embedded).unwrap();
+    let _later = add(&mut env, "later", LATER);
+    let mut test = TestServer::start(env).await;
+    test.ann_and_bob().await;
+    succeeds(&test.env, "payments pause --chain later");
+    let chains = std::mem::take(&mut test.env.more_chains);
+    succeeds(&test.env, "payments pause");
+    let status = succeeds(&test.env, "payments status");
+    for paused in ["all chains".to_owned(), format!("chain {LATER}")] {
+        assert!(status.contains(&format!("{paused}: paused since")), "{status}");
+    }
+    test.env.more_chains = chains;
+    succeeds(&test.env, "payments status --chain later");
+    let still = fails(&test.env, "payments resume --chain later --reason ticket-1");
+    assert!(still.contains("--all"), "{still}");
+    let test = test.restart().await;
+    for chain_id in [test.env.chain.chain_id, LATER] {
+        assert_eq!(refused(&test, &on(chain_id, "1")).await, Some(ErrorCode::PaymentsPaused));
+    }
     succeeds(&test.env, "payments resume --all --reason ticket-1");
     let status = succeeds(&test.env, "payments status");
     assert!(!status.contains("paused since"), "{status}");

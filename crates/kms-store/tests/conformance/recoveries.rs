@@ -151,6 +151,9 @@ async fn recoveries_and_payments_are_paused_and_resumed(subject: Subject) {
     let keys = open_key_database("sqlite::memory:", "").await.unwrap();
     pause_and_resume(&subject, &*keys, Pausable::Recoveries).await;
     pause_and_resume(&subject, &*keys, Pausable::Payments { chain_id: 8453 }).await;
+    pause_and_resume(&subject, &*keys, Pausable::AllPayments).await;
+    let chains = subject.database.chains_ever_paused(&*keys).await.unwrap();
+    assert_eq!(chains.into_iter().collect::<Vec<_>>(), [8453]);
     // One pause is none of another.
     for other in [Pausable::Payments { chain_id: 1 }, Pausable::Payments { chain_id: 845 }] {
         assert!(subject.database.paused(other, &*keys).await.unwrap().is_none());
@@ -171,7 +174,10 @@ async fn resume(database: &Database, what: Pausable, keys: &dyn KeyDatabase, now
         Pausable::Recoveries => {
             database.resume_recoveries(keys, Duration::ZERO, &operator(), now).await
         }
-        Pausable::Payments { chain_id } => database.resume_payments(chain_id, keys, now).await,
+        Pausable::AllPayments => database.resume_payments(None, keys, now).await,
+        Pausable::Payments { chain_id } => {
+            database.resume_payments(Some(chain_id), keys, now).await
+        }
     };
     resumed.unwrap()
 }
