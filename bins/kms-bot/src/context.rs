@@ -198,6 +198,23 @@ impl Context {
         Ok(())
     }
 
+    /// Sends paragraphs in as few messages as they fit into, with the keyboard below the last one.
+    pub(crate) async fn send_paragraphs(
+        &self,
+        to: TelegramId,
+        parts: Vec<Html>,
+        keyboard: Keyboard,
+    ) -> HandlerResult {
+        let mut messages = Html::messages(parts).into_iter().peekable();
+        while let Some(message) = messages.next() {
+            match messages.peek() {
+                Some(_) => self.send(to, message).await?,
+                None => drop(self.telegram.send(to, &message, keyboard.clone()).await?),
+            }
+        }
+        Ok(())
+    }
+
     /// Fetches the user's account, or replies that the user has none.
     pub(crate) async fn account(&self, user: &User) -> Result<Option<Account>, HandlerError> {
         let account = self.kms.account(user.id.into()).await?;

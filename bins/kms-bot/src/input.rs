@@ -63,6 +63,33 @@ pub(crate) enum InputError {
         /// The short names of the networks that there are.
         known: Vec<String>,
     },
+    /// A network is named where a recipient belongs.
+    #[error("the name of a network is not a recipient")]
+    NetworkAsRecipient {
+        /// The word, shortened.
+        word: String,
+        /// The network's short name.
+        network: String,
+    },
+    /// An address is marked for another network than the one that is named.
+    #[error("the address is marked for another network")]
+    TwoNetworks {
+        /// The name of the network that is named.
+        named: String,
+        /// The name of the one that the address is marked for.
+        marked: String,
+    },
+    /// Several networks have an asset with the symbol, and the primary one has not.
+    #[error("several networks have this asset")]
+    NetworkNeeded {
+        /// The symbol.
+        symbol: String,
+        /// The short names of the networks.
+        networks: Vec<String>,
+    },
+    /// The server has not named its networks yet, and the text depends on them.
+    #[error("the networks are not known")]
+    UnknownNetworks,
     /// A word is no asset, and nothing else that belongs there.
     #[error("no asset has this symbol")]
     UnknownAsset {
@@ -98,6 +125,18 @@ impl InputError {
             Self::UnknownNetwork { word, known } => {
                 html!("input-unknown-network", word = word, known = Html::list(known))
             }
+            Self::NetworkAsRecipient { word, network } => {
+                html!("input-network-as-recipient", word = word, network = network)
+            }
+            Self::TwoNetworks { named, marked } => {
+                html!("input-two-networks", named = named, marked = marked)
+            }
+            Self::NetworkNeeded { symbol, networks } => {
+                let first = networks.first().cloned().unwrap_or_default();
+                let known = Html::list(networks);
+                html!("input-network-needed", symbol = symbol, known = known, network = first)
+            }
+            Self::UnknownNetworks => html!("problem-unreachable"),
             Self::UnknownAsset { word, known } => {
                 html!("input-unknown-asset", word = word, known = Html::list(known))
             }

@@ -66,8 +66,8 @@ impl NetworkCache {
         }
     }
 
-    /// Formats an amount among those of other chains: with the name of its chain, unless that is
-    /// the primary one. Two chains may have assets with the same symbol.
+    /// Formats an amount with the name of its chain, unless there is only one. Two chains may have
+    /// assets with the same symbol.
     pub(crate) async fn amount(
         &self,
         units: Units,
@@ -76,16 +76,10 @@ impl NetworkCache {
     ) -> Result<Html, ClientError> {
         let network = self.of_chain(chain_id).await?;
         let amount = format::amount(units, token, &network);
-        let is_primary = self.cached().is_some_and(|primary| primary.chain_id == chain_id);
-        Ok(match is_primary {
-            true => html!("amount", amount = amount),
-            false => html!("amount-on", amount = amount, network = &network.name),
+        Ok(match self.all_cached().as_slice() {
+            [only] if only.chain_id == chain_id => html!("amount", amount = amount),
+            _ => html!("amount-on", amount = amount, network = &network.name),
         })
-    }
-
-    /// Returns the primary network, without asking the server.
-    pub(crate) fn cached(&self) -> Option<Network> {
-        self.networks.known().map(first)
     }
 
     /// Returns all networks, without asking the server; none if they are not known yet.

@@ -7,7 +7,7 @@ use kms_types::wire::Network;
 use kms_types::{ErrorCode, LimitReached, Problem};
 
 use crate::format::{amount, coins, duration, time};
-use crate::texts::{Html, html};
+use crate::texts::{Html, html, text};
 
 /// Explains a failed request. Nothing was changed, unless the server is unreachable.
 pub(crate) fn problem(error: &ClientError, network: Option<&Network>) -> Html {
@@ -34,14 +34,20 @@ pub(crate) fn problem(error: &ClientError, network: Option<&Network>) -> Html {
         ErrorCode::AccountFrozen => html!("problem-frozen"),
         ErrorCode::PageRequired => html!("problem-page-required"),
         ErrorCode::AccountExists => html!("problem-account-exists"),
-        ErrorCode::ChainUnavailable => html!("problem-chain-unavailable"),
+        ErrorCode::ChainUnavailable => match network {
+            Some(Network { name, .. }) => html!("problem-chain-unavailable", network = name),
+            None => html!("problem-chain-unavailable", network = text!("problem-network")),
+        },
         ErrorCode::ChainContradicted => html!("problem-chain-contradicted"),
         ErrorCode::PricesUnconfirmed => html!("problem-prices-unconfirmed"),
         ErrorCode::SelfTransfer => html!("problem-self-transfer"),
         ErrorCode::InsufficientFunds => insufficient(problem, network),
         ErrorCode::LimitReached => over_limit(problem.limit.as_ref(), network),
         ErrorCode::TooManyInFlight => html!("problem-too-many-in-flight"),
-        ErrorCode::PaymentsPaused => html!("problem-payments-paused"),
+        ErrorCode::PaymentsPaused => match network {
+            Some(Network { name, .. }) => html!("problem-payments-paused-on", network = name),
+            None => html!("problem-payments-paused"),
+        },
         ErrorCode::PaymentRefused => html!("problem-payment-refused"),
         ErrorCode::FeeTooHigh => html!("problem-fee-too-high"),
         ErrorCode::WouldRevert => html!("problem-would-revert"),

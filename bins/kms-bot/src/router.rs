@@ -40,7 +40,13 @@ pub(crate) async fn run_text(context: &Context, user: &User, text: &str) -> Hand
     let networks = context.network.all().await?;
     match parse_command(text, &context.bot_username, &networks) {
         Ok(action) => run_command(context, user, action).await,
-        Err(_) => Ok(()),
+        // A network or a token that it names may be gone.
+        Err(ParseCommandError::Arguments(error)) => context.send(user.id, error.message()).await,
+        Err(
+            ParseCommandError::Unknown
+            | ParseCommandError::UnexpectedArguments(_)
+            | ParseCommandError::ExposedPassword(_),
+        ) => Ok(()),
     }
 }
 

@@ -14,6 +14,11 @@ use i18n_embed::{I18nAssets, LanguageLoader};
 
 use crate::chat::html::escape;
 
+/// The longest message of the Bot API.
+const LONGEST_MESSAGE: usize = 4_096;
+/// The longest text below a picture.
+const LONGEST_CAPTION: usize = 1_024;
+
 /// A message in Telegram's HTML.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Html(String);
@@ -78,6 +83,31 @@ impl Html {
     /// Separates the parts by empty lines; empty parts are left out.
     pub(crate) fn paragraphs(parts: impl IntoIterator<Item = Self>) -> Self {
         Self::join(parts, "\n\n")
+    }
+
+    /// Separates the parts by empty lines, in as few messages as Telegram's longest message needs.
+    pub(crate) fn messages(parts: impl IntoIterator<Item = Self>) -> Vec<Self> {
+        let mut messages: Vec<Self> = Vec::new();
+        for part in parts.into_iter().filter(|part| !part.is_empty()) {
+            match messages.last_mut() {
+                Some(last) if last.length() + part.length() + 2 <= LONGEST_MESSAGE => {
+                    *last = Self::paragraphs([last.clone(), part]);
+                }
+                Some(_) | None => messages.push(part),
+            }
+        }
+        messages
+    }
+
+    /// Whether it fits below a picture.
+    pub(crate) fn is_caption(&self) -> bool {
+        self.length() <= LONGEST_CAPTION
+    }
+
+    /// The length in UTF-16 code units, as Telegram counts it, with the markup, which Telegram does
+    /// not count.
+    fn length(&self) -> usize {
+        self.0.encode_utf16().count()
     }
 
     /// Lists words in one sentence, as in "ETH, TUSD and USDC".

@@ -11,8 +11,8 @@ use crate::{EthAddress, Recipient, RecipientError, TelegramId, other_chain, visi
 /// | `t.me/bob`, `https://t.me/bob`, `bob.t.me` | the username |
 /// | `tg://user?id=4711`, to which a mention of a person without a username links | the person |
 /// | `0x…`, `0X…`, `0×…`, and 40 hexadecimal digits alone | the address |
-/// | `ethereum:0x…`, `ethereum:0x…@1`, `eth:0x…` | the address, if its chain is this one |
-/// | `eip155:1:0x…` (CAIP-10) | the address, if its chain is this one |
+/// | `ethereum:0x…` | the address |
+/// | `ethereum:0x…@1`, `eth:0x…`, `eip155:1:0x…` (CAIP-10) | the address, and its chain |
 ///
 /// Invisible characters, and quotes, brackets and punctuation around the text are dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,13 +61,25 @@ const SHORTEST_PHONE: usize = 7;
 const HOSTS: [&str; 3] = ["t.me", "telegram.me", "telegram.dog"];
 
 impl TypedRecipient {
-    /// Reads a recipient. Addresses that name a chain are compared with `chain_id`, if it is known.
+    /// Reads a recipient, and the chain that the text names for it, which is one of `chains`.
     ///
     /// # Errors
     /// Why the text is not a recipient.
-    pub fn parse(text: &str, chain_id: Option<u64>) -> Result<Self, TypedRecipientError> {
+    pub fn parse(text: &str, chains: &[u64]) -> Result<(Self, Option<u64>), TypedRecipientError> {
         let text = clean(text);
         let text = text.as_str();
+        if let Some(request) = strip_prefix(text, "ethereum:") {
+            return payment_request(request, chains);
+        }
+        if let Some((chain, rest)) = chain_and_address(text) {
+            let chain_id = one_of(chains, chain)?;
+            return Ok((address(rest)?, Some(chain_id)));
+        }
+        Ok((Self::of_any_chain(text)?, None))
+    }
+
+    /// Reads a recipient that names no chain.
+    fn of_any_chain(text: &str) -> Result<Self, TypedRecipientError> {
         if let Some(rest) = strip_prefix(text, "tg://") {
             return telegram_uri(rest);
         }
@@ -76,12 +88,6 @@ impl TypedRecipient {
         }
         if let Some(path) = telegram_link(text)? {
             return username(path);
-        }
-        if let Some(request) = strip_prefix(text, "ethereum:") {
-            return payment_request(request, chain_id);
-        }
-        if let Some((chain, rest)) = chain_and_address(text) {
-            return on_chain(chain, chain_id).and_then(|()| address(rest));
         }
         if address_digits(text).is_some() || is_hex(text, 40) || is_hex(text, 64) {
             return address(text);
@@ -182,15 +188,17 @@ fn username(name: &str) -> Result<TypedRecipient, TypedRecipientError> {
 /// EIP-681 behind `ethereum:`. A function or a parameter would change who is paid what.
 fn payment_request(
     request: &str,
-    chain_id: Option<u64>,
-) -> Result<TypedRecipient, TypedRecipientError> {
+    chains: &[u64],
+) -> Result<(TypedRecipient, Option<u64>), TypedRecipientError> {
     let request = strip_prefix(request, "pay-").unwrap_or(request);
     if request.contains(['/', '?']) {
         return Err(TypedRecipientError::PaymentRequest);
     }
-    let Some((target, chain)) = request.split_once('@') else { return address(request) };
-    on_chain(Chain(chain.parse().ok()), chain_id)?;
-    address(target)
+    let Some((target, chain)) = request.split_once('@') else {
+        return Ok((address(request)?, None));
+    };
+    let chain_id = one_of(chains, Chain(chain.parse().ok()))?;
+    Ok((address(target)?, Some(chain_id)))
 }
 
 /// A chain that a text names, if it is known here.
@@ -206,11 +214,11 @@ fn chain_and_address(text: &str) -> Option<(Chain, &str)> {
     address_digits(rest).map(|_| (Chain(other_chain::id_of(chain)), rest))
 }
 
-/// Refuses every chain but this one, whose id may not be known yet.
-fn on_chain(Chain(named): Chain, chain_id: Option<u64>) -> Result<(), TypedRecipientError> {
-    let ours = named.is_some_and(|named| chain_id.is_none_or(|ours| ours == named));
+/// Refuses every chain but these.
+fn one_of(chains: &[u64], Chain(named): Chain) -> Result<u64, TypedRecipientError> {
     let name = named.and_then(other_chain::name_of);
-    if ours { Ok(()) } else { Err(TypedRecipientError::OtherNetwork { name }) }
+    let known = named.filter(|named| chains.contains(named));
+    known.ok_or(TypedRecipientError::OtherNetwork { name })
 }
 
 /// Whether a text is like an e-mail address. A username has its `@` at the beginning.
@@ -273,7 +281,7 @@ mod tests {
     const DIGITS: &str = "5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed";
 
     fn read(text: &str) -> Result<String, TypedRecipientError> {
-        Ok(match TypedRecipient::parse(text, Some(31_337))? {
+        Ok(match TypedRecipient::parse(text, &[31_337])?.0 {
             TypedRecipient::Named(recipient) => recipient.to_string(),
             TypedRecipient::User(id) => format!("id {id}"),
         })
@@ -325,9 +333,17 @@ mod tests {
         for text in &texts {
             assert_eq!(read(text).as_deref(), Ok(ADDRESS), "{text:?}");
         }
-        for (text, chain_id) in [("eth", 1), ("base", 8_453), ("eip155:10", 10)] {
-            let read = TypedRecipient::parse(&format!("{text}:{ADDRESS}"), Some(chain_id));
-            assert!(matches!(read, Ok(TypedRecipient::Named(Recipient::Address(_)))), "{text}");
+        let address = TypedRecipient::Named(ADDRESS.parse().unwrap());
+        for (text, chain_id) in [
+            (format!("eth:{ADDRESS}"), Some(1)),
+            (format!("base:{ADDRESS}"), Some(8_453)),
+            (format!("eip155:10:{ADDRESS}"), Some(10)),
+            (format!("ethereum:{ADDRESS}@10"), Some(10)),
+            (format!("ethereum:{ADDRESS}"), None),
+            (ADDRESS.to_owned(), None),
+        ] {
+            let read = TypedRecipient::parse(&text, &[1, 10, 8_453]);
+            assert_eq!(read, Ok((address.clone(), chain_id)), "{text}");
         }
     }
 
@@ -427,7 +443,7 @@ mod tests {
 
         #[test]
         fn never_panics(text in "\\PC{0,60}") {
-            let _ = TypedRecipient::parse(&text, Some(1));
+            let _ = TypedRecipient::parse(&text, &[1]);
             let _ = TypedRecipient::is_marked(&text);
         }
     }

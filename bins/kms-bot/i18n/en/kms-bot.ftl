@@ -5,7 +5,6 @@
 ## Any flow
 -not-encrypted = Telegram chats with bots are not end-to-end encrypted. I delete your message right away, before I use it.
 -use-nowhere-else = Choose a password that you use nowhere else.
-
 no-wallet = You don't have a wallet yet. Send /start to create one.
 unknown-command = I don't know that command. Send /help to see what I can do.
 unknown-command-similar = I don't know that command. Did you mean /{ $command }?
@@ -53,7 +52,6 @@ flood = Your messages came faster than I can answer, so I skipped some of them. 
 still-working = ❔ This is taking longer than usual, so I don't know yet how it ended. I'll update this message as soon as I know. Nothing is done twice.
 interrupted = I was interrupted while I was working on your last message. Please check where things stand, and send it again if you still want it. Nothing is done twice.
 old-message = That message reached me only now, so I did not act on it. Please send it again if you still want it.
-
 duration-seconds =
     { $count ->
         [one] { $count } second
@@ -79,10 +77,8 @@ page-recover-button = 🔑 Continue on my wallet's page
 page-wanted = Please press the button, which opens the page of your wallet.
 page-password-deleted = 🔐 I deleted your message in case it showed your password, and did not use it. Type your password only on your wallet's page, never in a chat.
 page-missing = Your password is not used in this chat, and this service has not told me where your wallet's page is. Please ask its operator.
-
 amount = { $amount }
 amount-on = { $amount } on { $network }
-network-named = To send on this network, name it: <code>/send @bob 0.5 on { $network }</code>.
 list-next = { $start }, { $next }
 list-last = { $start } and { $last }
 
@@ -133,6 +129,7 @@ balance-coin =
     💰 <b>{ $amount }</b>
     Network: { $network }
 balance-unavailable = <b>{ $network }</b> is not responding right now, so I can't show your balance there.
+balance-network-named = If you have enough on several networks, I ask which one to use. To choose one yourself, add it: <code>/send @bob 0.5 on { $network }</code>.
 balance-coin-pending = Pending: sending up to { $amount }
 balance-token = <b>{ $amount }</b>
 balance-token-unknown = { $symbol }: not available right now
@@ -147,6 +144,11 @@ receive-address =
     <code>{ $address }</code>
 
     Send only { $symbols } to this address, and only on this network.
+receive-addresses =
+    Your address, the same on each network:
+    <code>{ $address }</code>
+receive-network = On <b>{ $network }</b>: { $symbols }
+receive-only = Send nothing else to this address, and on no other network.
 
 ## /send
 send-description = send money: /send @bob 0.5
@@ -159,13 +161,14 @@ send-renew-button = 🔄 New quote
 send-check-button = 🔎 Check
 send-again-button = 🔁 Try again
 send-explorer-button = 🔗 View in explorer
-
 send-ask-recipient = Who do you want to send to? Send me a @username or an address.
 send-ask-amount = How much { $symbol } do you want to send to { $recipient }? For example: { $examples }.
 send-amount-examples = 0.5 or all
 send-amount-examples-token = 0.5, or all, or 5 { $symbol }
 send-ask-network = You have enough on { $networks }. Which network should I use? Choose one that the recipient supports: an exchange may not accept all of them.
-send-network-wanted = Please write the name of a network.
+send-ask-other-network = You have enough only on { $network } ({ $amount }). If the recipient can receive it there, write <code>{ $short }</code>. An exchange may not accept every network.
+send-network-wanted = Please write the name of one of these networks: { $networks }.
+send-unavailable = ⚠️ No answer from { $networks } right now, so I don't know what you have there.
 send-looking-up = ⏳ Getting a quote…
 send-person = <b>{ $name }</b>
 send-person-unknown = that person
@@ -188,17 +191,16 @@ send-recipient-named = <b>{ $name }</b>, { $username }
 send-recipient-address = this address
 send-member-since = Wallet here since { $date }.
 send-not-a-member = Not a wallet of this service.
-send-first-payment = You have never sent to this address.
+send-first-payment = You have never sent to this address on this network.
 send-paid-before = You have sent to this address before.
 send-total-coin = { $amount }
 send-total-token = { $amount } and { $fee }
 send-warning-contract = ⚠️ The recipient is a smart contract. Make sure that it can accept what you send.
-send-warning-most-of-balance = ⚠️ This is most of your { $symbol }.
+send-warning-most-of-balance = ⚠️ This is most of your { $symbol } on { $network }.
 send-warning-reassigned = ⚠️ This username belonged to someone else until recently. Ask the recipient whether it is really theirs.
 send-warning-fee-high = ⚠️ The network fee is more than a tenth of the amount.
 send-warning-fee-above-amount = ⚠️ The network fee is more than the amount you send.
 send-warning-lookalike = 🚨 You have paid another address that looks almost like this one, but never this one. Scammers make such addresses. Compare every character.
-
 send-speed-up =
     <b>Speed up: { $what }</b>
     The same payment is signed again with a higher network fee. Only one of the two can go through.
@@ -253,7 +255,7 @@ transfer-waits = Waiting since { $time }: { $reason } It is never sent twice.
 transfer-cancelling = Cancelling: the network decides now whether your payment or its cancellation comes first.
 transfer-cancelling-waits = Cancelling, waiting since { $time }: { $reason }
 transfer-wait-fee = the network asks for more than the maximum fee you confirmed. It goes through when fees fall.
-transfer-wait-funds = your balance no longer covers it. It goes through when you have enough.
+transfer-wait-funds = your balance on this network no longer covers it. It goes through when you have enough.
 transfer-wait-earlier = an earlier payment of yours has to go through first. If you sent that one from another app with this wallet's key, your next payment here replaces it.
 transfer-wait-chain = the network is not making progress right now.
 transfer-wait-refused = the network does not accept this payment as it was signed.
@@ -313,7 +315,7 @@ limit-amount = up to { $amount }
 limit-none = { $symbol }: no limit
 limit-on-page = 📈 You request a higher limit on your wallet's page. It applies after 24 hours; nothing was changed yet.
 limit-help = Network fees count too. Set your limit with <code>/limit 5</code> or remove it with <code>/limit none</code>; for a token, add its symbol, as in <code>/limit 5 USDC</code>. A lower limit applies at once, a higher one after 24 hours. The service may have a limit of its own.
-limit-help-network = For another network, name it: <code>/limit 5 on { $network }</code>.
+limit-help-network = This sets your limit on { $primary }. For another network, name it: <code>/limit 5 on { $network }</code>.
 
 ## /freeze
 freeze-description = freeze your wallet at once
@@ -520,7 +522,8 @@ problem-no-mail = This service does not send e-mail.
 problem-frozen = Your wallet is frozen. Send /freeze to see how it is unfrozen.
 problem-page-required = Your password is used on your wallet's own page alone, not in this chat. Please open the page.
 problem-account-exists = You already have a wallet, with a different password. Send /start to see it.
-problem-chain-unavailable = The network is not responding right now. Please try again in a minute.
+problem-network = The network
+problem-chain-unavailable = { $network } is not responding right now. Please try again in a minute.
 problem-chain-contradicted = What the network reports right now does not include an earlier payment of yours that was final. Nothing was sent; please try again later.
 problem-prices-unconfirmed = The network's fee cannot be confirmed right now. Nothing was sent. Please try again in a minute.
 problem-self-transfer = That is your own wallet.
@@ -536,6 +539,7 @@ problem-too-many-in-flight = Too many of your payments are still pending. Please
 problem-fee-too-high = The network asks for a higher fee than this service allows. Nothing was sent. Please try again later.
 problem-would-revert = The payment would fail: the recipient is a smart contract that would refuse it.
 problem-token-refuses = This token refuses the payment. It may be paused, or it may have blocked you or the recipient. Other payments are not affected.
+problem-payments-paused-on = Payments on { $network } are paused right now. Nothing was sent, and your money is safe; please try again later.
 problem-payments-paused = Payments are paused right now. Nothing was sent, and your money is safe; please try again later.
 problem-payment-refused = This service does not allow this payment. Nothing was sent; please ask the operator of this bot.
 problem-token-mismatch = This token cannot be sent here at the moment, because it was changed by its issuer. Your balance of it is not lost; please ask the operator of this bot.
@@ -556,6 +560,9 @@ input-unknown-word = I don't know “{ $word }”. You can send { $known }. If i
 input-unknown-amount = I don't know “{ $word }”. Please write the amount in digits, for example <code>0.5</code>, or write <code>all</code>. You can send { $known }.
 input-unknown-rest = I don't know “{ $word }”. You can send { $known }, and nothing else goes after the amount.
 input-unknown-network = I don't know the network “{ $word }”. You can send on { $known }.
+input-network-as-recipient = “{ $word }” is a network. To send on it, write <code>on { $network }</code>; to pay the user with that name, write <code>@{ $word }</code>.
+input-two-networks = That address is marked for { $marked }, but you named { $named }. Nothing was sent: please name the network that the recipient uses.
+input-network-needed = { $symbol } is on { $known }. Please add the network, for example <code>on { $network }</code>.
 input-unknown-asset = I don't know “{ $word }”. The assets here are { $known }.
 input-amount-empty = Please write an amount, for example <code>0.5</code>.
 input-amount-comma = Please use a decimal point and no commas, for example <code>0.5</code>.
@@ -577,8 +584,8 @@ input-amount-too-large = That amount is larger than any that exists.
 input-address-format = An address is 0x followed by 40 hexadecimal digits.
 input-address-checksum = There is a typo in that address: its checksum does not match. Please copy it again.
 input-link = That link does not lead to a person. Please write a @username or an address.
-input-other-network = That address is marked for another network. I can't send there, and money sent on the wrong network could be lost. Please ask the recipient for an address on this network.
-input-named-network = That is an address on { $network }. I can't send there, and money sent on the wrong network could be lost. Please ask the recipient for an address on this network.
+input-other-network = That address is marked for another network. I can't send there, and money sent on the wrong network could be lost. Please ask the recipient for an address on a network that /receive lists.
+input-named-network = That is an address on { $network }. I can't send there, and money sent on the wrong network could be lost. Please ask the recipient for an address on a network that /receive lists.
 input-email = That is an e-mail address, and I can't send money to one. Please write a @username or an address.
 input-phone = That is a phone number, and I can't find a person by it. Please write a @username or an address. Or send /send, and when I ask for the recipient, share their contact with me.
 input-joined-amount = Please put a space between the username and the amount, for example <code>@bob 0.5</code>.

@@ -67,17 +67,20 @@ async fn show(context: &Context, user: &User) -> HandlerResult {
 
 async fn balance(context: &Context, user: &User) -> Result<Html, HandlerError> {
     let balances = context.kms.balances(user.id.into()).await?;
-    let primary = context.network.get().await?.chain_id;
     let mut parts = Vec::new();
+    let mut with_money = Vec::new();
     for ChainBalance { chain_id, balance } in &balances.chains {
         let network = context.network.of_chain(*chain_id).await?;
         parts.push(match balance {
             Some(balance) => message(balance, &network),
             None => html!("balance-unavailable", network = &network.name),
         });
-        if *chain_id != primary {
-            parts.push(html!("network-named", network = &network.short_name));
+        if balance.as_ref().is_some_and(has_money) {
+            with_money.push(network.short_name);
         }
+    }
+    if let [_, other, ..] = with_money.as_slice() {
+        parts.push(html!("balance-network-named", network = other));
     }
     Ok(Html::paragraphs(parts))
 }
@@ -96,6 +99,11 @@ fn message(balance: &Balance, network: &Network) -> Html {
     let tokens = balance.tokens.iter().filter(|balance| !is_zero(balance));
     let tokens = tokens.map(|balance| token(balance, network));
     Html::paragraphs([Html::lines([coin, pending])].into_iter().chain(tokens))
+}
+
+fn has_money(balance: &Balance) -> bool {
+    let is_held = |held: &TokenBalance| held.units.is_some_and(|units| units != Units::default());
+    balance.wei != Wei::default() || balance.tokens.iter().any(is_held)
 }
 
 fn is_zero(balance: &TokenBalance) -> bool {

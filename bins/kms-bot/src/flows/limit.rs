@@ -3,13 +3,14 @@
 use futures::FutureExt;
 use kms_types::wire::{LaterLimit, LimitAmount, Network, SetLimit, SpendingLimit, SpendingLimits};
 use kms_types::{
-    AmountError, ErrorCode, EventKind, Purpose, QuoteAmount, SecurityEvent, Token, TypedAmount,
-    Units, Wei,
+    AmountError, Asset, ErrorCode, EventKind, Purpose, QuoteAmount, SecurityEvent, Token,
+    TypedAmount, Units, Wei,
 };
 
 use super::freeze;
 use crate::assets::Assets;
 use crate::chat::incoming::User;
+use crate::chat::keyboard::Keyboard;
 use crate::context::{Context, HandlerError, HandlerResult};
 use crate::flow::{Action, Arguments, ArgumentsError, Flow};
 use crate::format::{amount, at_most, symbol, time};
@@ -59,10 +60,31 @@ fn parse(arguments: Arguments<'_>) -> Result<Option<SetLimit>, InputError> {
         return Err(AmountError::Separator.into());
     }
     let symbol = joined.as_deref().or_else(|| words.next());
-    let asset = symbol.map(|symbol| assets.expect(symbol)).transpose()?.unwrap_or_default();
+    let (asset, chain_id) = match symbol {
+        Some(symbol) => asset(symbol, assets)?,
+        None => (Asset::Native, on.map(|network| network.chain_id)),
+    };
     match words.next() {
         Some(_) => Err(InputError::LimitWords),
-        None => Ok(Some(SetLimit { asset, chain_id: on.map(|network| network.chain_id), amount })),
+        None => Ok(Some(SetLimit { asset, chain_id, amount })),
+    }
+}
+
+/// The asset with a symbol, and its chain: the primary one, unless only another one has it.
+fn asset(word: &str, assets: Assets<'_>) -> Result<(Asset, Option<u64>), InputError> {
+    let symbol = assets.expect(word)?;
+    let primary = assets.networks().first().map(|primary| primary.chain_id);
+    let found: Vec<_> = assets.with(symbol).collect();
+    match found.as_slice() {
+        // Until the networks are known.
+        [] => Ok((Asset::Native, None)),
+        [(network, asset), others @ ..] => {
+            if others.is_empty() || Some(network.chain_id) == primary {
+                return Ok((asset.clone(), Some(network.chain_id)));
+            }
+            let networks = found.iter().map(|(network, _)| network.short_name.clone()).collect();
+            Err(InputError::NetworkNeeded { symbol: symbol.to_owned(), networks })
+        }
     }
 }
 
@@ -71,7 +93,8 @@ async fn show(context: &Context, user: &User) -> HandlerResult {
         return Ok(());
     }
     let limits = context.kms.limits(user.id.into()).await?;
-    context.send(user.id, message(context, &limits).await?).await
+    let parts = message(context, &limits).await?;
+    context.send_paragraphs(user.id, parts, Keyboard::none()).await
 }
 
 /// Sets a limit. A lower one applies at once, a higher one after 24 hours.
@@ -89,17 +112,17 @@ async fn set(context: &Context, user: &User, limit: SetLimit) -> HandlerResult {
         }
         limits => limits?,
     };
-    let text = message(context, &limits).await?;
+    let parts = message(context, &limits).await?;
     if limits.limits.iter().all(|limit| limit.later.is_none()) {
-        return context.send(user.id, text).await;
+        return context.send_paragraphs(user.id, parts, Keyboard::none()).await;
     }
-    context.telegram.send(user.id, &text, freeze::ask_keyboard()).await?;
+    context.send_paragraphs(user.id, parts, freeze::ask_keyboard()).await?;
     let event = EventKind::Security(SecurityEvent::LimitRaiseRequested);
     context.record_answered(user.id, event);
     Ok(())
 }
 
-async fn message(context: &Context, limits: &SpendingLimits) -> Result<Html, HandlerError> {
+async fn message(context: &Context, limits: &SpendingLimits) -> Result<Vec<Html>, HandlerError> {
     let mut parts = vec![html!("limit-title")];
     let networks = context.network.all().await?;
     let mut named = None;
@@ -113,10 +136,11 @@ async fn message(context: &Context, limits: &SpendingLimits) -> Result<Html, Han
     }
     parts.push(html!("limit-help"));
     // The first is the primary one.
-    if let Some(other) = networks.get(1) {
-        parts.push(html!("limit-help-network", network = &other.short_name));
+    if let [primary, other, ..] = networks.as_slice() {
+        let (primary, other) = (&primary.name, &other.short_name);
+        parts.push(html!("limit-help-network", primary = primary, network = other));
     }
-    Ok(Html::paragraphs(parts))
+    Ok(parts)
 }
 
 fn entry(limit: &SpendingLimit, network: &Network, is_one_of_several: bool) -> Html {
@@ -160,15 +184,12 @@ fn limited(limit: Option<Units>, token: Option<&Token>, network: &Network) -> Ht
 
 #[cfg(test)]
 mod tests {
-    use kms_types::Asset;
-
     use super::*;
-    use crate::assets::Assets;
+    use crate::assets::network;
 
     fn parsed(words: &str) -> Result<Option<(LimitAmount, Asset)>, InputError> {
-        let token = Token { symbol: "USDC".parse().unwrap(), address: [1; 20].into(), decimals: 6 };
-        let tokens = [token];
-        let assets = Assets::new("ETH", &tokens);
+        let network = network(1, "Test", "ETH", &["USDC"]);
+        let assets = Assets::on(&network);
         let arguments = Arguments { words: words.split_whitespace(), assets, flows: &[] };
         Ok(parse(arguments)?.map(|limit| (limit.amount, limit.asset)))
     }
@@ -192,5 +213,36 @@ mod tests {
             let refused = parsed(words);
             assert!(matches!(refused, Err(InputError::UnknownAsset { .. })), "{words}");
         }
+    }
+
+    #[test]
+    fn a_limit_is_of_the_network_that_has_the_asset() {
+        let networks = [
+            network(1, "Ethereum", "ETH", &["USDC"]),
+            network(8_453, "Base", "ETH", &["USDC", "AERO"]),
+            network(137, "Polygon", "POL", &["DAI"]),
+            network(100, "Gnosis", "xDAI", &["DAI"]),
+        ];
+        let parsed = |words: &'static str| {
+            let (words, assets) = (words.split_whitespace(), Assets::of(&networks));
+            let limit = parse(Arguments { words, assets, flows: &[] })?;
+            Ok(limit.and_then(|limit| limit.chain_id))
+        };
+        for (words, chain_id) in [
+            // The primary one, which the request names.
+            ("5", None),
+            ("5 USDC", Some(1)),
+            ("5 eth", Some(1)),
+            ("5 USDC on base", Some(8_453)),
+            ("5 on polygon", Some(137)),
+            ("5 AERO", Some(8_453)),
+            ("none pol", Some(137)),
+        ] {
+            assert_eq!(parsed(words), Ok(chain_id), "{words}");
+        }
+        let refused = parsed("5 DAI");
+        assert!(matches!(refused, Err(InputError::NetworkNeeded { .. })), "{refused:?}");
+        let refused = parsed("5 POL on base");
+        assert!(matches!(refused, Err(InputError::UnknownAsset { .. })), "{refused:?}");
     }
 }

@@ -11,9 +11,6 @@ use crate::context::{Context, HandlerResult};
 use crate::flow::{Action, Arguments, ArgumentsError, Flow};
 use crate::texts::{Html, Text, html, text};
 
-/// The most networks that the caption of a picture has room for, which is 1,024 characters.
-const MOST_IN_CAPTION: usize = 3;
-
 const WORD: &str = "receive";
 
 pub(crate) struct ReceiveFlow;
@@ -41,26 +38,61 @@ async fn show(context: &Context, user: &User) -> HandlerResult {
     let Some(account) = context.account(user).await? else { return Ok(()) };
     let address = account.address.to_string();
     let networks = context.network.all().await?;
-    let mut parts = Vec::new();
-    for (position, network) in networks.iter().enumerate() {
-        parts.push(message(account.address, network));
-        // The first is the primary one.
-        if position > 0 {
-            parts.push(html!("network-named", network = &network.short_name));
-        }
-    }
-    let text = Html::paragraphs(parts);
+    let parts = message(account.address, &networks);
     let keyboard = Keyboard::none().and_copy(text!("receive-copy-button"), &address);
-    let is_caption = networks.len() <= MOST_IN_CAPTION;
-    match qr::png(&address).filter(|_| is_caption) {
-        Some(png) => context.telegram.send_picture(user.id, png, &text, keyboard).await?,
-        None => drop(context.telegram.send(user.id, &text, keyboard).await?),
+    let whole = Html::paragraphs(parts.clone());
+    match qr::png(&address) {
+        Some(png) if whole.is_caption() => {
+            context.telegram.send_picture(user.id, png, &whole, keyboard).await?;
+        }
+        Some(png) => {
+            let mut parts = parts.into_iter();
+            let caption = parts.next().unwrap_or_default();
+            context.telegram.send_picture(user.id, png, &caption, keyboard).await?;
+            context.send_paragraphs(user.id, parts.collect(), Keyboard::none()).await?;
+        }
+        None => context.send_paragraphs(user.id, parts, keyboard).await?,
     }
     Ok(())
 }
 
-fn message(address: EthAddress, network: &Network) -> Html {
+/// The address, which is the same on all networks, and what can be sent to it.
+fn message(address: EthAddress, networks: &[Network]) -> Vec<Html> {
+    if let [only] = networks {
+        let (name, symbols) = (&only.name, symbols(only));
+        return vec![html!(
+            "receive-address",
+            network = name,
+            address = address,
+            symbols = symbols
+        )];
+    }
+    let shown = networks.iter().map(|network| {
+        html!("receive-network", network = &network.name, symbols = symbols(network))
+    });
+    let address = html!("receive-addresses", address = address);
+    std::iter::once(address).chain(shown).chain([html!("receive-only")]).collect()
+}
+
+fn symbols(network: &Network) -> Html {
     let tokens = network.tokens.iter().map(|token| token.symbol.as_str());
-    let symbols = Html::list(std::iter::once(network.symbol.as_str()).chain(tokens));
-    html!("receive-address", network = &network.name, address = address, symbols = symbols)
+    Html::list(std::iter::once(network.symbol.as_str()).chain(tokens))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::assets::network;
+
+    #[test]
+    fn many_networks_and_tokens_need_more_than_a_caption() {
+        let tokens: Vec<_> = (0..30).map(|number| format!("TOKEN{number}")).collect();
+        let tokens: Vec<_> = tokens.iter().map(String::as_str).collect();
+        let network = |number| network(number, "Network", "ETH", &tokens);
+        let of = |count| message([1; 20].into(), &(1..=count).map(network).collect::<Vec<_>>());
+        assert!(Html::paragraphs(of(2)).is_caption());
+        let parts = of(20);
+        assert!(!Html::paragraphs(parts.clone()).is_caption() && parts[0].is_caption());
+        assert!(Html::messages(parts).len() > 1);
+    }
 }

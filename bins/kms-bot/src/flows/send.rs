@@ -6,7 +6,6 @@
 
 use async_trait::async_trait;
 use futures::FutureExt;
-use kms_client::ClientError;
 use kms_types::wire::Network;
 use kms_types::{Asset, QuoteAmount, Recipient, TelegramId, TypedAmount, TypedRecipient};
 use teloxide_core::types::MessageId;
@@ -14,7 +13,7 @@ use teloxide_core::types::MessageId;
 use self::arguments::SendArguments;
 use self::button::SendButton;
 use super::cancel;
-use crate::assets::Assets;
+use crate::assets::{Assets, asset_on};
 use crate::chat::incoming::{Content, User};
 use crate::chat::keyboard::CallbackButton;
 use crate::context::{Answer, Context, HandlerError, HandlerResult, Secrecy, Step};
@@ -98,8 +97,11 @@ async fn begin(context: &Context, user: &User, arguments: SendArguments) -> Hand
     if context.account(user).await?.is_none() {
         return Ok(());
     }
-    let SendArguments { to, amount, asset, on } = arguments;
-    let money = Money { asset: asset.unwrap_or_default(), on };
+    proceed(context, user, arguments).await
+}
+
+async fn proceed(context: &Context, user: &User, arguments: SendArguments) -> HandlerResult {
+    let SendArguments { to, amount, money } = arguments;
     match (to, amount) {
         (Some(to), Some(amount)) => choose::pay(context, user, to, amount, money).await,
         (Some(to), None) => ask_amount(context, user, to, money).await,
@@ -112,51 +114,54 @@ async fn begin(context: &Context, user: &User, arguments: SendArguments) -> Hand
     }
 }
 
-/// What is sent.
-#[derive(Clone, Debug)]
+/// What is sent, as far as the sender named it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Money {
-    asset: Asset,
-    /// The network that the sender named.
+    /// The symbol; without one, the coin of the network.
+    symbol: Option<String>,
     on: Option<Network>,
 }
 
 impl Money {
-    /// The network that it is on: the primary one, unless another one is named.
-    async fn network(&self, context: &Context) -> Result<Network, ClientError> {
-        match &self.on {
-            Some(network) => Ok(network.clone()),
-            None => context.network.get().await,
-        }
+    /// The asset on a network.
+    fn asset_on(&self, network: &Network) -> Result<Asset, InputError> {
+        let Some(symbol) = &self.symbol else { return Ok(Asset::Native) };
+        asset_on(network, symbol).ok_or_else(|| Assets::on(network).unknown(symbol))
     }
 
-    /// The networks whose assets the sender can name next: the named one, or all of them.
-    async fn networks(&self, context: &Context) -> Result<Vec<Network>, ClientError> {
-        match &self.on {
-            Some(network) => Ok(vec![network.clone()]),
-            None => context.network.all().await,
+    /// The same on the network that an address is marked for, if it can be there.
+    fn marked_for(self, marked: Option<Network>) -> Result<Self, InputError> {
+        let on = match (self.on, marked) {
+            (Some(named), Some(marked)) if named.chain_id != marked.chain_id => {
+                let (named, marked) = (named.name, marked.name);
+                return Err(InputError::TwoNetworks { named, marked });
+            }
+            (on, marked) => on.or(marked),
+        };
+        let money = Self { on, ..self };
+        if let Some(network) = &money.on {
+            money.asset_on(network)?;
         }
+        Ok(money)
     }
 
-    /// The same, unless the sender has named another asset or network since.
-    fn or(&self, asset: Option<Asset>, on: Option<Network>) -> Self {
-        let asset = asset.unwrap_or_else(|| self.asset.clone());
-        Self { asset, on: on.or_else(|| self.on.clone()) }
+    /// The same with what the sender has named since.
+    fn and(self, since: Self) -> Result<Self, InputError> {
+        let Self { symbol, on } = since;
+        Self { symbol: symbol.or(self.symbol), on: on.or(self.on) }.marked_for(None)
     }
 }
 
 /// The command that asks for what is missing of a payment.
 fn command(to: Option<&TypedRecipient>, amount: Option<QuoteAmount>, money: &Money) -> String {
-    let Money { asset, on } = money;
+    let Money { symbol, on } = money;
     let to = to.map(|to| match to {
         TypedRecipient::Named(recipient) => recipient.to_string(),
         TypedRecipient::User(id) => format!("tg://user?id={id}"),
     });
-    let symbol = match asset {
-        Asset::Native => None,
-        Asset::Token(symbol) => Some(symbol.to_string()),
-    };
     let on = on.as_ref().map(|network| format!("on {}", network.short_name));
-    let words = [Some(format!("/{}", button::WORD)), to, amount.map(String::from), symbol, on];
+    let (word, amount) = (Some(format!("/{}", button::WORD)), amount.map(String::from));
+    let words = [word, to, amount, symbol.clone(), on];
     words.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
@@ -193,15 +198,17 @@ impl Step for AskRecipient {
     ) -> Result<bool, HandlerError> {
         match content {
             Content::Contact { user: Some(id), .. } => {
-                self.pay(context, user, TypedRecipient::User(*id)).await?;
+                let payment = self.to(TypedRecipient::User(*id), self.money.clone());
+                proceed(context, user, payment).await?;
             }
             Content::Contact { user: None, .. } => {
                 let text = html!("send-contact-unknown");
                 context.telegram.send(user.id, &text, cancel::keyboard(context, user.id)).await?;
             }
             Content::Forward { text, author } => {
-                match self.read_forward(context, text, *author).await {
-                    Ok(to) => self.pay(context, user, to).await?,
+                let networks = context.network.all().await?;
+                match self.read_forward(text, *author, Assets::of(&networks)) {
+                    Ok(payment) => proceed(context, user, payment).await?,
                     Err(error) => refuse(context, user, &error).await?,
                 }
             }
@@ -221,65 +228,65 @@ impl Step for AskRecipient {
 
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
         let Answer { user, words, .. } = answer;
-        let networks = self.money.networks(context).await?;
-        if let Some((to, amount, money)) = self.with_amount(words, Assets::of(&networks)) {
-            return choose::pay(context, user, to, amount, money).await;
-        }
-        match self.read(context, words).await {
-            Ok(to) => self.pay(context, user, to).await,
+        let networks = context.network.all().await?;
+        match self.read(words, Assets::of(&networks)) {
+            Ok(payment) => proceed(context, user, payment).await,
             Err(error) => refuse(context, user, &error).await,
         }
     }
 }
 
 impl AskRecipient {
-    /// Reads an answer of several words that names both a recipient and an amount.
-    fn with_amount(
-        &self,
-        words: &str,
-        assets: Assets<'_>,
-    ) -> Option<(TypedRecipient, QuoteAmount, Money)> {
-        let words = words.split_whitespace();
-        words.clone().find(|word| TypedRecipient::is_marked(word))?;
-        let SendArguments { to, amount, asset, on } = SendArguments::parse(words, assets).ok()?;
-        // Coins that were asked for before are not exchanged for those of another network.
-        let is_other_coin = |named: &Network| assets.find(&named.symbol) != Some(Asset::Native);
-        let is_native = asset.is_none() && self.money.asset == Asset::Native;
-        if is_native && on.as_ref().is_some_and(is_other_coin) {
-            return None;
-        }
-        Some((to?, amount?, self.money.or(asset, on)))
+    fn to(&self, to: TypedRecipient, money: Money) -> SendArguments {
+        SendArguments { to: Some(to), amount: self.amount.clone(), money }
     }
 
-    /// Reads a recipient. A bare word is refused: it may be anything.
-    async fn read(&self, context: &Context, text: &str) -> Result<TypedRecipient, InputError> {
+    /// Reads a recipient, perhaps with the amount, the symbol and the network beside it. A bare
+    /// word is refused: it may be anything.
+    fn read(&self, text: &str, assets: Assets<'_>) -> Result<SendArguments, InputError> {
+        let words = text.split_whitespace();
+        if !words.clone().any(TypedRecipient::is_marked) {
+            return self.read_recipient(text, assets);
+        }
+        match SendArguments::parse(words, assets) {
+            Ok(SendArguments { to: Some(to), amount, money }) => {
+                let money = self.money.clone().and(money)?;
+                let amount = amount.or(self.amount.clone());
+                return Ok(SendArguments { amount, ..self.to(to, money) });
+            }
+            Err(
+                error @ (InputError::UnknownNetwork { .. }
+                | InputError::TwoNetworks { .. }
+                | InputError::UnknownAsset { .. }),
+            ) => return Err(error),
+            Ok(_) | Err(_) => {}
+        }
+        self.read_recipient(text, assets)
+    }
+
+    fn read_recipient(&self, text: &str, assets: Assets<'_>) -> Result<SendArguments, InputError> {
         if !TypedRecipient::is_meant(text) {
             return Err(InputError::UnmarkedRecipient);
         }
-        let chain_id = self.money.network(context).await.ok().map(|network| network.chain_id);
-        Ok(TypedRecipient::parse(text, chain_id)?)
+        let (to, marked) = arguments::recipient(text, assets)?;
+        Ok(self.to(to, self.money.clone().marked_for(marked.cloned())?))
     }
 
     /// Reads a forwarded message: the one recipient that its text names, or, if it names none, its
     /// author.
-    async fn read_forward(
+    fn read_forward(
         &self,
-        context: &Context,
         text: &str,
         author: Option<TelegramId>,
-    ) -> Result<TypedRecipient, InputError> {
+        assets: Assets<'_>,
+    ) -> Result<SendArguments, InputError> {
         let mut named = text.split_whitespace().filter(|word| TypedRecipient::is_meant(word));
         match (named.next(), named.next(), author) {
-            (None, _, Some(author)) => Ok(TypedRecipient::User(author)),
-            (Some(one), None, _) => self.read(context, one).await,
-            (None, _, None) | (Some(_), Some(_), _) => self.read(context, text).await,
-        }
-    }
-
-    async fn pay(&self, context: &Context, user: &User, to: TypedRecipient) -> HandlerResult {
-        match self.amount.clone() {
-            None => ask_amount(context, user, to, self.money.clone()).await,
-            Some(amount) => choose::pay(context, user, to, amount, self.money.clone()).await,
+            (None, _, Some(author)) => {
+                Ok(self.to(TypedRecipient::User(author), self.money.clone()))
+            }
+            (Some(one), None, _) => self.read_recipient(one, assets),
+            (None, _, None) | (Some(_), Some(_), _) => self.read_recipient(text, assets),
         }
     }
 }
@@ -288,18 +295,27 @@ async fn ask_amount(
     context: &Context,
     user: &User,
     to: TypedRecipient,
-    money: Money,
+    mut money: Money,
 ) -> HandlerResult {
-    let network = money.network(context).await?;
-    let symbol = match &money.asset {
-        Asset::Native => network.symbol.as_str(),
-        Asset::Token(symbol) => symbol.as_str(),
+    let networks = context.network.all().await?;
+    let with_symbol = money.symbol.as_deref().and_then(|symbol| {
+        let (network, _) = Assets::of(&networks).with(symbol).next()?;
+        Some(network)
+    });
+    let Some(network) = money.on.as_ref().or(with_symbol).or(networks.first()) else {
+        return refuse(context, user, &InputError::UnknownNetworks).await;
     };
-    let examples = match (&money.asset, network.tokens.first()) {
-        (Asset::Native, Some(token)) => {
+    // The answer is of what the question names.
+    let symbol = money.symbol.get_or_insert_with(|| network.symbol.clone());
+    let examples = match network.tokens.first() {
+        Some(token) if symbol.eq_ignore_ascii_case(&network.symbol) => {
             html!("send-amount-examples-token", symbol = &token.symbol)
         }
-        (Asset::Native, None) | (Asset::Token(_), _) => html!("send-amount-examples"),
+        Some(_) | None => html!("send-amount-examples"),
+    };
+    let symbol = match (&money.on, networks.len()) {
+        (Some(on), 2..) => html!("amount-on", amount = symbol, network = &on.name),
+        (Some(_) | None, _) => html!("amount", amount = symbol),
     };
     let recipient = match &to {
         TypedRecipient::Named(recipient @ Recipient::Username(_)) => {
@@ -344,21 +360,26 @@ impl Step for AskAmount {
 
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
         let Answer { user, words, .. } = answer;
-        let network = self.money.network(context).await?;
-        let mut parsed = Assets::on(&network).parse_amount(words);
-        if parsed.is_err() {
-            // It may name a token that is new.
-            let recent = context.network.all_recent().await?;
-            let known = recent.iter().find(|recent| recent.chain_id == network.chain_id);
-            parsed = Assets::on(known.unwrap_or(&network)).parse_amount(words);
+        let mut read = self.read(words, Assets::of(&context.network.all().await?));
+        if read.is_err() {
+            // It may name a token or a network that is new.
+            read = self.read(words, Assets::of(&context.network.all_recent().await?));
         }
-        match parsed {
+        match read {
             Err(error) => refuse(context, user, &error).await,
-            Ok((amount, asset)) => {
-                let money = self.money.or(asset, None);
-                choose::pay(context, user, self.to.clone(), amount, money).await
-            }
+            Ok((amount, money)) => choose::pay(context, user, self.to.clone(), amount, money).await,
         }
+    }
+}
+
+impl AskAmount {
+    /// Reads an amount, perhaps with another symbol or a network beside it.
+    fn read(&self, text: &str, assets: Assets<'_>) -> Result<(QuoteAmount, Money), InputError> {
+        let (words, on) = assets.take_network(text.split_whitespace())?;
+        let assets = on.or(self.money.on.as_ref()).map_or(assets, Assets::on);
+        let (amount, symbol) = assets.parse_amount(words.into_iter())?;
+        let since = Money { symbol: symbol.map(str::to_owned), on: on.cloned() };
+        Ok((amount, self.money.clone().and(since)?))
     }
 }
 

@@ -102,6 +102,20 @@ fn no_isolation_marks_surround_values() {
 }
 
 #[test]
+fn long_texts_are_cut_between_paragraphs() {
+    let part = |length| html!("amount", amount = "é".repeat(length));
+    let lengths = |parts: Vec<Html>| {
+        let messages = Html::messages(parts);
+        messages.iter().map(|message| message.as_str().chars().count()).collect::<Vec<_>>()
+    };
+    assert!(lengths(vec![]).is_empty());
+    assert_eq!(lengths(vec![part(3), Html::default(), part(4)]), [9]);
+    assert_eq!(lengths(vec![part(2_000), part(2_094), part(1)]), [4_096, 1]);
+    assert_eq!(lengths(vec![part(2_000), part(2_095)]), [2_000, 2_095]);
+    assert!(part(1_024).is_caption() && !part(1_025).is_caption());
+}
+
+#[test]
 fn markup_is_kept_and_text_is_escaped() {
     let inner = html!("transfer-username", username = "<b>");
     assert_eq!(inner.as_str(), "&lt;b&gt;");

@@ -3,7 +3,7 @@
 
 use kms_client::Page;
 use kms_sandbox::StageOptions;
-use kms_types::wire::{QuoteTransfer, SpendingLimit, TransferState};
+use kms_types::wire::{LaterLimit, QuoteTransfer, SpendingLimit, TransferState};
 use kms_types::{Asset, TransferId, Wei};
 
 use crate::texts;
@@ -25,33 +25,21 @@ async fn two_chains_are_shown_and_a_payment_names_its_network() {
     let mut world = world().await;
     let ann = &mut world.ann;
     ann.says("/balance");
-    let balance = ann.bot_with("balance-coin", &["10 ETH", "7 ETH", "Second"]).await;
+    let money = ["10 ETH", "7 ETH", "Second"];
+    let balance = ann.bot_with("balance-coin", &money).await;
+    assert!(texts::is_with("balance-network-named", &["on second"], &balance.text));
     ann.says("/receive");
-    let receive = ann.bot_with("receive-address", &["Sandbox", "Second"]).await;
-    for shown in [balance, receive] {
-        let second = shown.text.split_once("Second").unwrap().1;
-        assert!(texts::is_with("network-named", &["on second"], second), "{}", shown.text);
-        assert!(!texts::is("network-named", shown.text.split_once("Second").unwrap().0));
-    }
+    ann.bot_with("receive-addresses", &["On Sandbox: ETH", "On Second: ETH"]).await;
     ann.says("/limit 5");
     ann.bot_with("limit-title", &["Sandbox", "Second", "/limit 5 on second"]).await;
     ann.says("/limit 6 ETH on second");
     ann.bot("limit-title").await;
-    let limits = world.stage.client.limits(id(&world.ann).into()).await.unwrap().limits;
-    let own = |chain_id| {
-        let of_chain = |limit: &&SpendingLimit| limit.chain_id == chain_id && limit.token.is_none();
-        limits.iter().find(of_chain).unwrap().own.map(|own| Wei(own.0))
-    };
-    assert_eq!(own(world.stage.anvil.chain_id()), Some(coins("5")));
-    assert_eq!(own(SECOND), Some(coins("6")));
+    assert_eq!(own_limit(&world, world.stage.anvil.chain_id()).await, Some(coins("5")));
+    assert_eq!(own_limit(&world, SECOND).await, Some(coins("6")));
     let ann = &mut world.ann;
-    // A raise is cancelled on its own network.
-    ann.says("/limit 9 on second");
-    ann.bot_with("limit-title", &["/limit 6 ETH on second"]).await;
     ann.confirms("/send @bob 0.5 on test").await;
     ann.says(ANNS);
-    let screen = ann.bot_with("transfer-confirmed", &["0.5 ETH"]).await;
-    assert!(!screen.text.contains("0.5 ETH on"), "{}", screen.text);
+    ann.bot_with("transfer-confirmed", &["0.5 ETH on Sandbox"]).await;
     let sent = world.transfers(&world.ann).await;
     assert_eq!((sent.len(), sent[0].chain_id), (1, world.stage.anvil.chain_id()));
     assert!(matches!(sent[0].state, TransferState::Mined | TransferState::Final));
@@ -63,15 +51,70 @@ async fn two_chains_are_shown_and_a_payment_names_its_network() {
     ann.says(ANNS);
     ann.bot_with("transfer-confirmed", &["1.5 ETH on Second"]).await;
     world.bob.bot_with("notice-arriving", &["1.5 ETH on Second"]).await;
-    // The amount is asked for on the network that was named.
-    world.ann.says("/send @bob on second");
-    world.ann.bot("send-ask-amount").await;
-    world.ann.says("0.25");
-    assert_eq!(quoted(&mut world).await, SECOND);
     // What a chain that does not answer has is not shown as nothing.
     world.stage.second.as_mut().unwrap().kill().unwrap();
     world.bob.says("/balance");
     world.bob.bot_with("balance-unavailable", &["Second", "0.5 ETH"]).await;
+    world.stage.stop().await;
+}
+
+/// What the security notice leads to: `/limit` shows a command, and this command cancels the raise
+/// on the chain where an attacker requested it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_raise_is_cancelled_on_its_own_network_by_the_command_that_is_shown() {
+    let mut world = world().await;
+    for limit in ["/limit 5", "/limit 6 on second"] {
+        world.ann.says(limit);
+        world.ann.bot("limit-title").await;
+    }
+    world.ann.says("/limit 9 on second");
+    world.ann.bot("limit-title").await;
+    assert!(later_limit(&world, SECOND).await.is_some());
+    world.ann.says("/limit");
+    let shown = world.ann.bot_with("limit-title", &["/limit 6 ETH on second"]).await;
+    let (_, command) = shown.text.split_once("To cancel this: ").unwrap();
+    world.ann.says(command.lines().next().unwrap());
+    world.ann.bot("limit-title").await;
+    assert_eq!(later_limit(&world, SECOND).await, None);
+    assert_eq!(own_limit(&world, SECOND).await, Some(coins("6")));
+    assert_eq!(own_limit(&world, world.stage.anvil.chain_id()).await, Some(coins("5")));
+    world.stage.stop().await;
+}
+
+/// What is asked for can be answered with another network, and never exchanges coins.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_name_a_network_too() {
+    let mut world = world().await;
+    // The amount is asked for on the network that was named.
+    world.ann.says("/send @bob on second");
+    world.ann.bot_with("send-ask-amount", &["ETH on Second"]).await;
+    world.ann.says("0.25");
+    assert_eq!(quoted(&mut world).await, SECOND);
+    world.ann.says("/send @bob");
+    world.ann.bot("send-ask-amount").await;
+    world.ann.says("0.25 ETH on second");
+    assert_eq!(quoted(&mut world).await, SECOND);
+    world.ann.says("/send 0.25 ETH");
+    world.ann.bot("send-ask-recipient").await;
+    world.ann.says("@bob on third");
+    world.ann.bot_with("input-unknown-network", &["third"]).await;
+    world.ann.says("@bob on second");
+    assert_eq!(quoted(&mut world).await, SECOND);
+    // A network, or an address that is marked for one.
+    let marked = format!("eip155:{SECOND}:0x00000000000000000000000000000000000000cc");
+    world.ann.says("/send");
+    world.ann.bot("send-ask-recipient").await;
+    world.ann.says(&marked);
+    world.ann.bot_with("send-ask-amount", &["ETH on Second"]).await;
+    world.ann.says("0.25");
+    assert_eq!(quoted(&mut world).await, SECOND);
+    world.ann.says(&format!("/send {marked} 0.25 on test"));
+    world.ann.bot_with("input-two-networks", &["Sandbox", "Second"]).await;
+    // Neither is a username.
+    for words in ["second 5", "sandbox 5", "5 to test"] {
+        world.ann.says(&format!("/send {words}"));
+        world.ann.bot("input-network-as-recipient").await;
+    }
     world.stage.stop().await;
 }
 
@@ -90,7 +133,7 @@ async fn a_payment_that_names_no_network_is_on_the_one_that_has_the_money() {
     assert_eq!(quoted(&mut world).await, world.stage.anvil.chain_id());
     // Neither has.
     world.ann.says("/send @bob 11");
-    world.ann.bot_with("problem-insufficient-coin", &["1"]).await;
+    world.ann.bot_with("problem-insufficient-coin", &["1", "Sandbox"]).await;
     // Only the other one has enough: a person has an account on it as well.
     world.stage.second.as_ref().unwrap().set_balance(&address(&world).await, 20 * COIN).unwrap();
     world.ann.says("/send @bob");
@@ -99,19 +142,40 @@ async fn a_payment_that_names_no_network_is_on_the_one_that_has_the_money() {
     assert_eq!(quoted(&mut world).await, SECOND);
     // An address may not be one there, so that Ann chooses it.
     world.ann.says("/send 0x00000000000000000000000000000000000000cc 11");
-    let asked = world.ann.bot_with("send-ask-network", &["second (20 ETH)"]).await;
-    assert!(!asked.text.contains("test"), "{}", asked.text);
+    world.ann.bot_with("send-ask-other-network", &["Second", "20 ETH"]).await;
     world.ann.says("test");
     world.ann.bot_with("problem-insufficient-coin", &["Sandbox"]).await;
     world.ann.says("/send 0x00000000000000000000000000000000000000cc 11");
-    world.ann.bot("send-ask-network").await;
+    world.ann.bot("send-ask-other-network").await;
     world.ann.says("second");
     assert_eq!(quoted(&mut world).await, SECOND);
-    // What a chain that does not answer has is not known: the others decide.
+    // What a chain that does not answer has is not known: the others decide, and the chat says so
+    // unless the primary one has enough.
     world.stage.second.as_mut().unwrap().kill().unwrap();
     world.ann.says("/send @bob 1");
     assert_eq!(quoted(&mut world).await, world.stage.anvil.chain_id());
+    world.ann.says("/send @bob 11");
+    world.ann.bot_with("send-unavailable", &["Second"]).await;
+    world.ann.bot_with("problem-insufficient-coin", &["Sandbox"]).await;
+    world.ann.says("/send @bob 11 on second");
+    world.ann.bot_with("problem-chain-unavailable", &["Second"]).await;
     world.stage.stop().await;
+}
+
+/// The limit that Ann set for the coin of a chain.
+async fn own_limit(world: &World, chain_id: u64) -> Option<Wei> {
+    coin_limit(world, chain_id).await.own.map(|own| Wei(own.0))
+}
+
+/// The higher limit that Ann requested for it.
+async fn later_limit(world: &World, chain_id: u64) -> Option<LaterLimit> {
+    coin_limit(world, chain_id).await.later
+}
+
+async fn coin_limit(world: &World, chain_id: u64) -> SpendingLimit {
+    let limits = world.stage.client.limits(id(&world.ann).into()).await.unwrap().limits;
+    let of_chain = |limit: &SpendingLimit| limit.chain_id == chain_id && limit.token.is_none();
+    limits.into_iter().find(of_chain).unwrap()
 }
 
 async fn address(world: &World) -> String {
@@ -133,8 +197,7 @@ async fn money_of_another_chain_is_shown_with_the_name_of_its_chain() {
     world.stage.faucet_on_second(bob.address, coins("5")).await.unwrap();
     world.bob.bot_with("notice-received", &["5 ETH on Second"]).await;
     world.stage.faucet(bob.address, coins("3")).await.unwrap();
-    let notice = world.bob.bot_with("notice-received", &["3 ETH"]).await;
-    assert!(!notice.text.contains("3 ETH on"), "{}", notice.text);
+    world.bob.bot_with("notice-received", &["3 ETH on Sandbox"]).await;
 
     // A client that names the chain quotes a payment on it; the chat quotes it again there.
     let quote = QuoteTransfer {
@@ -164,7 +227,7 @@ async fn money_of_another_chain_is_shown_with_the_name_of_its_chain() {
     world.bob.says("/history");
     let shown = world.bob.bot_with("history-title", &["5 ETH on Second", "2 ETH on Second"]).await;
     assert!(texts::is("history-received", &shown.text), "{}", shown.text);
-    assert!(shown.text.contains("3 ETH") && !shown.text.contains("3 ETH on"), "{}", shown.text);
+    assert!(shown.text.contains("3 ETH on Sandbox"), "{}", shown.text);
     let page = world.stage.client.transfers(id(&world.bob).into(), Page::Newest, 10).await.unwrap();
     assert_eq!(page.entries.len(), 3);
     world.stage.stop().await;

@@ -112,7 +112,7 @@ notice-key-exported =
 notice-limit-raise-requested =
     A higher daily spending limit was requested for the wallet of { $owner } on { $at }, from your Telegram account. It takes effect 24 hours later at the earliest.
 
-    If this was not you, undo it: send the bot /limit to see the current limit, then send /limit with that amount. This does not need the password.
+    If this was not you, undo it: send the bot /limit, and then the command that it shows for cancelling the change. This does not need the password.
 
     { -freeze-too }
     { $freeze }

@@ -55,9 +55,11 @@ async fn an_operator_pauses_the_payments_of_a_chain() {
     let sent = sends(&test, &quote(1, "@bob", "1")).await.unwrap();
     let other = sends(&test, &quote(1, "@bob", "1")).await.unwrap();
 
-    assert_eq!(run("status"), format!("chain {chain}: not paused\n"));
-    assert_eq!(run("pause"), format!("chain {chain}: paused\n"));
-    assert!(run("status").starts_with(&format!("chain {chain}: paused since ")));
+    let own = format!("chain {chain}: not paused\n");
+    assert_eq!(run("status"), format!("all chains: not paused\n{own}"));
+    assert_eq!(run("pause"), "all chains: paused\n");
+    let status = run("status");
+    assert!(status.starts_with("all chains: paused since ") && status.ends_with(&own), "{status}");
     let deadline = Instant::now() + Duration::from_secs(60);
     let problem = loop {
         match test.client.quote(&quote(1, "@bob", "1")).await {

@@ -2,9 +2,10 @@
 
 use kms_types::wire::Network;
 use kms_types::{
-    AmountError, Asset, QuoteAmount, TypedAmount, TypedRecipient, TypedRecipientError,
+    AmountError, QuoteAmount, Recipient, TypedAmount, TypedRecipient, TypedRecipientError,
 };
 
+use super::Money;
 use crate::assets::{Assets, ON};
 use crate::input::InputError;
 
@@ -13,54 +14,26 @@ use crate::input::InputError;
 pub(super) struct SendArguments {
     pub(super) to: Option<TypedRecipient>,
     pub(super) amount: Option<QuoteAmount>,
-    /// The asset, if one is named.
-    pub(super) asset: Option<Asset>,
-    /// The network, if one is named, or if the asset is on one other network alone.
-    pub(super) on: Option<Network>,
+    pub(super) money: Money,
 }
 
 impl SendArguments {
-    /// Parses recipient, amount, symbol and `on` with a network, in any order.
-    ///
-    /// Without a network, the payment is on the first one; one that can be read on a single other
-    /// network alone, because that one has the asset, is on that one.
-    pub(super) fn parse<'a>(
-        words: impl Iterator<Item = &'a str> + Clone,
-        assets: Assets<'_>,
-    ) -> Result<Self, InputError> {
-        let (words, on) = assets.take_network(words)?;
-        let is_name = |word: &str| assets.is_symbol_or_network(word);
-        let read = |network: &Network| -> Result<Self, InputError> {
-            let arguments = Self::read(words.iter().copied(), Assets::on(network), is_name)?;
-            Ok(Self { on: Some(network.clone()), ..arguments })
-        };
-        if let Some(network) = on {
-            return read(network);
-        }
-        Self::read(words.iter().copied(), assets, is_name).or_else(|error| {
-            let others = assets.networks().iter().skip(1).filter_map(|it| read(it).ok());
-            let mut others = others.filter(|arguments| arguments.asset.is_some());
-            match (others.next(), others.next()) {
-                (Some(only), None) => Ok(only),
-                (None, _) | (Some(_), Some(_)) => Err(error),
-            }
-        })
-    }
-
-    /// Parses recipient, amount and symbol, in any order.
+    /// Parses recipient, amount, symbol and `on` with a network, in any order. An address may name
+    /// the network too.
     ///
     /// A bare word is a username only directly behind `/send` or `to`: anywhere else it may be
     /// meant as a token that is not known here. A symbol or a name of any network is never a
     /// username; such a user is paid by `@name`. A symbol that begins with a digit needs an amount
     /// beside it.
-    fn read<'a>(
-        mut words: impl Iterator<Item = &'a str> + Clone,
+    pub(super) fn parse<'a>(
+        words: impl Iterator<Item = &'a str> + Clone,
         assets: Assets<'_>,
-        is_name_of_network: impl Fn(&str) -> bool,
     ) -> Result<Self, InputError> {
+        let (words, on) = assets.take_network(words)?;
+        let mut words = words.into_iter();
         let names_recipient =
             words.clone().any(|word| !is_amount(word) && TypedRecipient::is_meant(word));
-        let (mut arguments, mut asset) = (Self::default(), None);
+        let (mut arguments, mut symbol, mut marked) = (Self::default(), None, None);
         // A symbol that begins like an amount.
         let mut numeric = None;
         let mut before = Before::Command;
@@ -71,7 +44,7 @@ impl SendArguments {
                 if TypedAmount::is_meant(word) {
                     numeric = Some(word);
                 }
-                set(&mut asset, found)?;
+                set(&mut symbol, found)?;
             } else if word.starts_with('+') {
                 return Err(signed(word, words));
             } else if TypedAmount::is_hexadecimal(word) && names_recipient {
@@ -81,25 +54,27 @@ impl SendArguments {
                     // "1 000" is one number to its writer.
                     return Err(AmountError::Separator.into());
                 }
-                let (parsed, symbol) = assets.parse_word(word)?;
+                let (parsed, joined) = assets.parse_word(word)?;
                 set(&mut arguments.amount, parsed)?;
-                if let Some(symbol) = symbol {
-                    set(&mut asset, symbol)?;
+                if let Some(joined) = joined {
+                    set(&mut symbol, joined)?;
                 }
                 before = Before::Amount;
             } else if word.eq_ignore_ascii_case("to") {
                 before = Before::To;
-            } else if !TypedRecipient::is_meant(word) && (!name || is_name_of_network(word)) {
+            } else if !name && !TypedRecipient::is_meant(word) {
                 return Err(arguments.unknown(assets, word));
             } else {
-                let to = TypedRecipient::parse(word, assets.chain_id)?;
+                let (to, network) = recipient(word, assets)?;
                 set(&mut arguments.to, to).map_err(|_twice| InputError::SecondRecipient)?;
+                marked = network;
             }
         }
         if let (Some(word), None) = (numeric, &arguments.amount) {
             assets.parse_word(word)?;
         }
-        arguments.asset = asset;
+        let money = Money { symbol: symbol.map(str::to_owned), on: on.cloned() };
+        arguments.money = money.marked_for(marked.cloned())?;
         Ok(arguments)
     }
 
@@ -112,6 +87,21 @@ impl SendArguments {
             (Some(_), Some(_)) => InputError::UnknownRest { word, known },
         }
     }
+}
+
+/// Reads a recipient, and the network that it is marked for.
+pub(super) fn recipient<'a>(
+    text: &str,
+    assets: Assets<'a>,
+) -> Result<(TypedRecipient, Option<&'a Network>), InputError> {
+    let (to, chain_id) = TypedRecipient::parse(text, &assets.chain_ids())?;
+    if let TypedRecipient::Named(Recipient::Username(name)) = &to
+        && !TypedRecipient::is_meant(text)
+    {
+        assets.expect_username(name.as_str())?;
+    }
+    let mut networks = assets.networks().iter();
+    Ok((to, networks.find(|network| Some(network.chain_id) == chain_id)))
 }
 
 /// Reports whether words are a recipient and an amount, and at most a symbol, `to` and `on` with a
@@ -142,7 +132,7 @@ fn is_amount(word: &str) -> bool {
 fn signed<'a>(word: &'a str, rest: impl Iterator<Item = &'a str>) -> InputError {
     let is_number = |word: &&str| !word.contains(|c: char| c.is_alphabetic() || c == '@');
     let words: Vec<_> = std::iter::once(word).chain(rest.take_while(is_number)).collect();
-    match TypedRecipient::parse(&words.join(" "), None) {
+    match TypedRecipient::parse(&words.join(" "), &[]) {
         Err(error @ TypedRecipientError::Phone) => error.into(),
         Ok(_) | Err(_) => AmountError::Sign.into(),
     }
@@ -176,28 +166,24 @@ fn set<T>(place: &mut Option<T>, value: T) -> Result<(), InputError> {
 
 #[cfg(test)]
 mod tests {
-    use kms_types::Token;
+    use kms_types::Symbol;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::assets::network;
 
     fn parse(words: &str) -> Result<SendArguments, InputError> {
-        let token = |symbol: &str| {
-            let symbol = symbol.parse().unwrap();
-            Token { symbol, address: [1; 20].into(), decimals: 6 }
-        };
-        let tokens = [token("USDC"), token("stETH"), token("1INCH")];
-        SendArguments::parse(words.split_whitespace(), Assets::new("ETH", &tokens))
+        let network = network(1, "Test", "ETH", &["USDC", "stETH", "1INCH"]);
+        SendArguments::parse(words.split_whitespace(), Assets::on(&network))
     }
 
-    fn pays(to: &str, amount: &str, asset: &str) -> Result<SendArguments, InputError> {
+    fn pays(to: &str, amount: &str, symbol: &str) -> Result<SendArguments, InputError> {
         let to = Some(to).filter(|to| !to.is_empty());
-        let to = to.map(|to| TypedRecipient::parse(to, None).unwrap());
+        let to = to.map(|to| TypedRecipient::parse(to, &[]).unwrap().0);
         let amount = Some(amount).filter(|amount| !amount.is_empty());
         let amount = amount.map(|amount| amount.to_owned().try_into().unwrap());
-        let asset = Some(asset).filter(|asset| !asset.is_empty());
-        let asset = asset.map(|asset| asset.parse().unwrap());
-        Ok(SendArguments { to, amount, asset, on: None })
+        let symbol = Some(symbol.to_owned()).filter(|symbol| !symbol.is_empty());
+        Ok(SendArguments { to, amount, money: Money { symbol, on: None } })
     }
 
     #[test]
@@ -227,7 +213,7 @@ mod tests {
             ("0.5 to", "", "0.5"),
         ] {
             let named = words.split_whitespace().any(|word| word.to_lowercase().ends_with("eth"));
-            let asset = if named && !words.contains("@eth") { "native" } else { "" };
+            let asset = if named && !words.contains("@eth") { "ETH" } else { "" };
             assert_eq!(parse(words), pays(to, amount, asset), "{words}");
         }
     }
@@ -241,7 +227,7 @@ mod tests {
         assert_eq!(parse("5 USDC @usdc"), pays("@usdc", "5", "USDC"));
         // Never a username: that is written with its @.
         assert_eq!(parse("usdc 5"), pays("", "5", "USDC"));
-        assert_eq!(parse("eth 5"), pays("", "5", "native"));
+        assert_eq!(parse("eth 5"), pays("", "5", "ETH"));
         for words in ["5 USDC ETH", "5usdc usdc @bob"] {
             assert_eq!(parse(words), Err(InputError::SendWords), "{words}");
         }
@@ -265,31 +251,31 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_payment_names_its_network_or_is_on_the_first() {
-        let token = |symbol: &str| Token {
-            symbol: symbol.parse().unwrap(),
-            address: [1; 20].into(),
-            decimals: 6,
-        };
-        let network = |chain_id, name: &str, symbol: &str, tokens: &[&str]| Network {
-            short_name: name.to_lowercase(),
-            name: name.to_owned(),
-            chain_id,
-            symbol: symbol.to_owned(),
-            tokens: tokens.iter().copied().map(token).collect(),
-            explorer: None,
-        };
-        let networks = [
+    fn networks() -> Vec<Network> {
+        vec![
             network(1, "Ethereum", "ETH", &["USDC"]),
             network(8_453, "Base", "ETH", &["USDC", "AERO"]),
             network(137, "Polygon", "POL", &["USDC", "DAI"]),
             network(100, "Gnosis", "xDAI", &["DAI"]),
-        ];
-        let read = |words: &str, networks: &[Network]| {
-            SendArguments::parse(words.split_whitespace(), Assets::of(networks))
+            Network {
+                short_name: "arbitrum".to_owned(),
+                ..network(42_161, "Arbitrum One (fast)", "ETH", &["USDC"])
+            },
+        ]
+    }
+
+    fn parse_among(words: &str, networks: &[Network]) -> Result<SendArguments, InputError> {
+        SendArguments::parse(words.split_whitespace(), Assets::of(networks))
+    }
+
+    #[test]
+    fn a_payment_may_name_its_network() {
+        let address = "0x1486F47822927e3F2321E0bE433247dDADAf8F8C";
+        let networks = networks();
+        let on = |words: &str| {
+            let read = parse_among(words, &networks)?;
+            Ok(read.money.on.map(|network| network.chain_id))
         };
-        let on = |words: &str| read(words, &networks).map(|found| found.on.map(|it| it.chain_id));
         for (words, chain_id) in [
             ("@bob 5 USDC", None),
             ("@bob 5", None),
@@ -298,32 +284,78 @@ mod tests {
             ("5 eth ON BASE to bob", Some(8_453)),
             ("@bob 5 on polygon", Some(137)),
             ("@bob 5 on ethereum", Some(1)),
-            // An asset of one other network alone.
-            ("@bob 5 POL", Some(137)),
-            ("5aero @bob", Some(8_453)),
+            ("@bob 5 on Arbitrum One (fast)", Some(42_161)),
+            ("on arbitrum one (fast) 5 USDC @bob", Some(42_161)),
+            ("@bob 5 on arbitrum", Some(42_161)),
             ("on polygon", Some(137)),
-            // A bare symbol or name of another network is not the username of a recipient.
-            ("POL 5", Some(137)),
+            // Which networks have it is looked up when it is paid.
+            ("@bob 5 POL", None),
+            ("5aero @bob", None),
+            ("@bob 5 DAI", None),
+            // An address may name it.
+            (&format!("base:{address} 5"), Some(8_453)),
+            (&format!("5 usdc ethereum:{address}@8453 on base"), Some(8_453)),
+            (&format!("eip155:137:{address} 5 pol"), Some(137)),
+            (&format!("ethereum:{address} 5"), None),
         ] {
             assert_eq!(on(words), Ok(chain_id), "{words}");
         }
-        let paid = read("on base bob 5 usdc", &networks).unwrap();
-        assert_eq!(SendArguments { on: None, ..paid }, pays("@bob", "5", "USDC").unwrap());
+        let paid = parse_among("on base bob 5 usdc", &networks).unwrap();
+        let money = Money { on: None, ..paid.money };
+        assert_eq!(SendArguments { money, ..paid }, pays("@bob", "5", "USDC").unwrap());
         for words in ["@bob 5 on mainnet", "@bob 5 on @ann"] {
             let refused = on(words);
             assert!(matches!(refused, Err(InputError::UnknownNetwork { .. })), "{words}");
         }
-        // Two networks have it, the named one does not, two are named, or none is.
-        for words in ["@bob 5 DAI", "@bob 5 POL on base", "@bob 5 on base on base", "@bob 5 on"] {
+        for words in ["@bob 5 POL on base", "5 usdc on gnosis to bob", "@bob 1 xdai on polygon"] {
+            let refused = on(words);
+            assert!(matches!(refused, Err(InputError::UnknownAsset { .. })), "{words}");
+        }
+        let refused = on(&format!("base:{address} 5 on polygon"));
+        assert!(matches!(refused, Err(InputError::TwoNetworks { .. })), "{refused:?}");
+        let refused = on(&format!("eip155:10:{address} 5"));
+        assert!(matches!(refused, Err(InputError::Recipient(_))), "{refused:?}");
+        // Two are named, or none is.
+        for words in ["@bob 5 on base on base", "@bob 5 on"] {
             assert!(on(words).is_err(), "{words}");
         }
-        for words in ["base 5", "5 usdc to base", "dai 5", "pol 5 on base", "to Gnosis 5 usdc"] {
-            assert!(on(words).is_err(), "{words}");
-        }
-        assert_eq!(read("@base 5", &networks), pays("@base", "5", ""));
         // With one network there is none to name.
-        let refused = read("@bob 5 on ethereum", &networks[..1]);
+        let refused = parse_among("@bob 5 on ethereum", &networks[..1]);
         assert!(matches!(refused, Err(InputError::UnknownRest { .. })), "{refused:?}");
+    }
+
+    #[test]
+    fn a_bare_symbol_or_network_is_never_a_username() {
+        let networks = networks();
+        for words in ["pol 5", "POL 5", "5 to pol", "to Aero 5", "dai 5 on polygon", "xDAI 5"] {
+            assert_eq!(parse_among(words, &networks).unwrap().to, None, "{words}");
+        }
+        for words in [
+            "base 5",
+            "5 USDC to base",
+            "to Gnosis 5 usdc",
+            "arbitrum 5",
+            "one 5",
+            "base, 5",
+            "(Base) 5 on polygon",
+        ] {
+            let refused = parse_among(words, &networks);
+            assert!(matches!(refused, Err(InputError::NetworkAsRecipient { .. })), "{words}");
+        }
+        // The symbol in punctuation, and one that the named network does not have.
+        for words in ["pol, 5", "(aero) 5", "5 to \"dai\""] {
+            let refused = parse_among(words, &networks);
+            assert!(matches!(refused, Err(InputError::UnknownWord { .. })), "{words}");
+        }
+        for words in ["pol 5 on base", "usdc 5 on gnosis"] {
+            let refused = parse_among(words, &networks);
+            assert!(matches!(refused, Err(InputError::UnknownAsset { .. })), "{words}");
+        }
+        // Until the networks are known, any word may be one.
+        assert_eq!(parse_among("pol 5", &[]), Err(InputError::UnknownNetworks));
+        for (words, name) in [("@base 5", "@base"), ("@pol 5", "@pol"), ("bob 5", "@bob")] {
+            assert_eq!(parse_among(words, &networks), pays(name, "5", ""), "{words}");
+        }
     }
 
     #[test]
@@ -406,8 +438,12 @@ mod tests {
         ) {
             let words = [&amount, symbol, "@bob"];
             let text = order.map(|place| words[place]).join(" ");
-            let asset = if symbol == "ETH" { "native" } else { symbol };
-            prop_assert_eq!(parse(&text), pays("@bob", &amount, asset), "{}", text);
+            let symbol = match symbol {
+                "usdc" => "USDC",
+                "1inch" => "1INCH",
+                symbol => symbol,
+            };
+            prop_assert_eq!(parse(&text), pays("@bob", &amount, symbol), "{}", text);
         }
 
         #[test]
@@ -416,13 +452,10 @@ mod tests {
             symbol in "[0-9]{0,2}[A-Za-z]{1,5}",
             known in "[0-9]{0,2}[A-Za-z]{1,5}",
         ) {
-            let tokens = [&symbol, &known].map(|symbol| symbol.parse().ok());
-            let tokens: Vec<_> = tokens
-                .into_iter()
-                .flatten()
-                .map(|symbol| Token { symbol, address: [1; 20].into(), decimals: 6 })
-                .collect();
-            let assets = Assets::new("ETH", &tokens);
+            let is_symbol = |symbol: &&str| symbol.parse::<Symbol>().is_ok();
+            let tokens: Vec<_> = [symbol.as_str(), &known].into_iter().filter(is_symbol).collect();
+            let network = network(1, "Test", "ETH", &tokens);
+            let assets = Assets::on(&network);
             let text = format!("{amount}{symbol}");
             if let Ok((read, asset)) = assets.parse_word(&text) {
                 // No asset has a symbol that would split the word at another place.

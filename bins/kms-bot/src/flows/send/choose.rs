@@ -1,7 +1,6 @@
 //! The network of a payment whose sender named none: the one that has the money.
 
 use async_trait::async_trait;
-use kms_client::ClientError;
 use kms_types::wire::{Balance, Balances, Network};
 use kms_types::{Asset, QuoteAmount, Recipient, TypedRecipient, Units, Wei};
 
@@ -25,73 +24,75 @@ pub(super) async fn pay(
     amount: QuoteAmount,
     money: Money,
 ) -> HandlerResult {
-    if money.on.is_some() {
-        return quote::quote(context, user, to, amount, money).await;
+    if let Some(network) = &money.on {
+        return match money.asset_on(network) {
+            Ok(asset) => quote::quote(context, user, to, amount, asset, network).await,
+            Err(error) => refuse(context, user, &error).await,
+        };
     }
-    let sources = sources(context, user, &amount, &money.asset).await?;
-    let primary = context.network.get().await?.chain_id;
+    let networks = context.network.all().await?;
+    let (assets, primary) = (Assets::of(&networks), networks.first());
+    let symbol = money.symbol.as_deref().or(primary.map(|primary| primary.symbol.as_str()));
+    let places: Vec<_> = symbol.into_iter().flat_map(|symbol| assets.with(symbol)).collect();
+    let (first, asset) = match places.as_slice() {
+        [] => return refuse(context, user, &assets.unknown(symbol.unwrap_or_default())).await,
+        [(only, asset)] => {
+            return quote::quote(context, user, to, amount, asset.clone(), only).await;
+        }
+        [(first, asset), ..] => (*first, asset.clone()),
+    };
+    // If none is known, the quote reports what is wrong.
+    let balances = context.kms.balances(user.id.into()).await.ok();
+    let known = |network: &Network| balances.as_ref().and_then(|it| it.on(network.chain_id));
+    let sources: Vec<_> = places
+        .iter()
+        .filter_map(|(network, asset)| {
+            Some(Source { network, asset, available: enough(known(network)?, asset, &amount)? })
+        })
+        .collect();
+    let has_first = sources.iter().any(|source| source.network.chain_id == first.chain_id);
+    if let Some(balances) = &balances
+        && !has_first
+    {
+        unavailable(context, user, balances, &places).await?;
+    }
+    let is_primary = |it: &Network| primary.is_some_and(|first| first.chain_id == it.chain_id);
     let is_address = matches!(to, TypedRecipient::Named(Recipient::Address(_)));
     match sources.as_slice() {
-        [] => quote::quote(context, user, to, amount, money).await,
-        [only] if only.network.chain_id == primary || !is_address => {
-            quote::quote(context, user, to, amount, only.money()).await
+        [] => quote::quote(context, user, to, amount, asset, first).await,
+        [only] if is_primary(only.network) || !is_address => {
+            quote::quote(context, user, to, amount, only.asset.clone(), only.network).await
         }
-        _ => ask(context, user, AskNetwork { to, amount, money, sources }).await,
+        _ => {
+            let places = places.iter().map(|(network, _)| (*network).clone()).collect();
+            let symbol = symbol.unwrap_or_default().to_owned();
+            ask(context, user, AskNetwork { to, amount, symbol, places }, &sources).await
+        }
     }
 }
 
-/// An asset with the symbol that the sender wrote, on a network where the wallet has enough of it.
-#[derive(Clone)]
-struct Source {
-    network: Network,
-    asset: Asset,
+/// A network where the wallet has enough of an asset.
+struct Source<'a> {
+    network: &'a Network,
+    asset: &'a Asset,
     available: Units,
 }
 
-impl Source {
-    fn money(&self) -> Money {
-        Money { asset: self.asset.clone(), on: Some(self.network.clone()) }
+impl Source<'_> {
+    fn available(&self) -> String {
+        let token = match self.asset {
+            Asset::Native => None,
+            Asset::Token(symbol) => {
+                self.network.tokens.iter().find(|token| token.symbol == *symbol)
+            }
+        };
+        format::amount(self.available, token, self.network)
     }
-}
-
-/// The networks on which the wallet has enough of an asset. None if only one network has it, or if
-/// the balances cannot be read: then the quote says what is wrong.
-async fn sources(
-    context: &Context,
-    user: &User,
-    amount: &QuoteAmount,
-    asset: &Asset,
-) -> Result<Vec<Source>, ClientError> {
-    let networks = context.network.all().await?;
-    let Some(primary) = networks.first() else { return Ok(Vec::new()) };
-    let symbol = match asset {
-        Asset::Native => primary.symbol.as_str(),
-        Asset::Token(symbol) => symbol.as_str(),
-    };
-    let with_symbol = networks.iter().filter_map(|network| {
-        let asset = Assets::on(network).find(symbol)?;
-        Some((network, asset))
-    });
-    let with_symbol: Vec<_> = with_symbol.collect();
-    if with_symbol.len() < 2 {
-        return Ok(Vec::new());
-    }
-    let Ok(balances) = context.kms.balances(user.id.into()).await else { return Ok(Vec::new()) };
-    let found = with_symbol.into_iter().filter_map(|(network, asset)| {
-        let available = enough(&balances, network, &asset, amount)?;
-        Some(Source { network: network.clone(), asset, available })
-    });
-    Ok(found.collect())
 }
 
 /// What the wallet can spend of an asset on a network, if that is enough for an amount.
-fn enough(
-    balances: &Balances,
-    network: &Network,
-    asset: &Asset,
-    amount: &QuoteAmount,
-) -> Option<Units> {
-    let Balance { wei, pending, tokens, .. } = balances.on(network.chain_id)?;
+fn enough(balance: &Balance, asset: &Asset, amount: &QuoteAmount) -> Option<Units> {
+    let Balance { wei, pending, tokens, .. } = balance;
     let (available, decimals) = match asset {
         Asset::Native => (wei.0.saturating_sub(pending.0), Wei::DECIMALS),
         Asset::Token(symbol) => {
@@ -106,15 +107,40 @@ fn enough(
     is_enough.then_some(Units(available))
 }
 
-async fn ask(context: &Context, user: &User, step: AskNetwork) -> HandlerResult {
-    let shown = step.sources.iter().map(|Source { network, asset, available }| {
-        let token = match asset {
-            Asset::Native => None,
-            Asset::Token(symbol) => network.tokens.iter().find(|token| token.symbol == *symbol),
-        };
-        format!("{} ({})", network.short_name, format::amount(*available, token, network))
-    });
-    let text = html!("send-ask-network", networks = Html::list(shown));
+/// Says on which of the networks it is not known what the wallet has.
+async fn unavailable(
+    context: &Context,
+    user: &User,
+    balances: &Balances,
+    places: &[(&Network, Asset)],
+) -> HandlerResult {
+    let unknown = places.iter().filter(|(network, _)| balances.on(network.chain_id).is_none());
+    let names: Vec<_> = unknown.map(|(network, _)| &network.name).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    context.send(user.id, html!("send-unavailable", networks = Html::list(names))).await
+}
+
+async fn ask(
+    context: &Context,
+    user: &User,
+    step: AskNetwork,
+    sources: &[Source<'_>],
+) -> HandlerResult {
+    let text = match sources {
+        [only] => {
+            let (short, network) = (&only.network.short_name, &only.network.name);
+            let amount = only.available();
+            html!("send-ask-other-network", amount = amount, network = network, short = short)
+        }
+        sources => {
+            let shown = sources
+                .iter()
+                .map(|source| format!("{} ({})", source.network.short_name, source.available()));
+            html!("send-ask-network", networks = Html::list(shown))
+        }
+    };
     context.expect(user.id, step);
     context.telegram.send(user.id, &text, cancel::keyboard(context, user.id)).await?;
     Ok(())
@@ -124,44 +150,20 @@ async fn ask(context: &Context, user: &User, step: AskNetwork) -> HandlerResult 
 struct AskNetwork {
     to: TypedRecipient,
     amount: QuoteAmount,
-    /// Without a network.
-    money: Money,
-    sources: Vec<Source>,
+    symbol: String,
+    /// The networks that have the asset. On one without enough, the quote reports what is missing.
+    places: Vec<Network>,
 }
 
 impl AskNetwork {
-    /// Finds the network that an answer names.
-    fn find(&self, text: &str) -> Result<&Source, InputError> {
-        let word = network_word(text);
-        let networks: Vec<_> = self.sources.iter().map(|source| source.network.clone()).collect();
-        let assets = Assets::of(&networks);
-        let named = assets.expect_network(word)?;
-        let found = self.sources.iter().find(|source| source.network.chain_id == named.chain_id);
-        found.ok_or_else(|| assets.unknown_network(word))
-    }
-
-    /// The same asset on a network that has not enough of it: the quote there says what is missing.
-    async fn elsewhere(&self, context: &Context, text: &str) -> Result<Option<Money>, ClientError> {
-        let networks = context.network.all().await?;
-        let Ok(named) = Assets::of(&networks).expect_network(network_word(text)) else {
-            return Ok(None);
+    /// Finds the network that an answer names: `base`, or `on base`.
+    fn find(&self, text: &str) -> Result<&Network, InputError> {
+        let text = text.trim();
+        let name = match text.split_once(char::is_whitespace) {
+            Some((on, name)) if on.eq_ignore_ascii_case(ON) => name.trim(),
+            Some(_) | None => text,
         };
-        let symbol = match (&self.money.asset, networks.first()) {
-            (Asset::Token(symbol), _) => symbol.as_str(),
-            (Asset::Native, Some(primary)) => primary.symbol.as_str(),
-            (Asset::Native, None) => return Ok(None),
-        };
-        let asset = Assets::on(named).find(symbol);
-        Ok(asset.map(|asset| Money { asset, on: Some(named.clone()) }))
-    }
-}
-
-/// The name of a network in an answer: `base`, or `on base`.
-fn network_word(text: &str) -> &str {
-    let text = text.trim();
-    match text.split_once(char::is_whitespace) {
-        Some((on, name)) if on.eq_ignore_ascii_case(ON) => name.trim(),
-        Some(_) | None => text,
+        Assets::of(&self.places).expect_network(name)
     }
 }
 
@@ -172,11 +174,13 @@ impl Step for AskNetwork {
     }
 
     fn wanted(&self) -> Html {
-        html!("send-network-wanted")
+        let names = self.places.iter().map(|network| &network.short_name);
+        html!("send-network-wanted", networks = Html::list(names))
     }
 
     fn resume(&self) -> String {
-        command(Some(&self.to), Some(self.amount.clone()), &self.money)
+        let money = Money { symbol: Some(self.symbol.clone()), on: None };
+        command(Some(&self.to), Some(self.amount.clone()), &money)
     }
 
     fn is_answer(&self, text: &str) -> bool {
@@ -185,13 +189,11 @@ impl Step for AskNetwork {
 
     async fn answer(&self, context: &Context, answer: Answer<'_>) -> HandlerResult {
         let Answer { user, words, .. } = answer;
-        let money = match self.find(words) {
-            Ok(source) => source.money(),
-            Err(error) => match self.elsewhere(context, words).await? {
-                Some(money) => money,
-                None => return refuse(context, user, &error).await,
-            },
+        let network = match self.find(words) {
+            Ok(network) => network.clone(),
+            Err(error) => return refuse(context, user, &error).await,
         };
-        quote::quote(context, user, self.to.clone(), self.amount.clone(), money).await
+        let money = Money { symbol: Some(self.symbol.clone()), on: Some(network) };
+        pay(context, user, self.to.clone(), self.amount.clone(), money).await
     }
 }

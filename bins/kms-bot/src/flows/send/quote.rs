@@ -1,13 +1,13 @@
 //! Quotes a payment, and verifies who holds the recipient's username.
 
 use kms_client::ClientError;
-use kms_types::wire::{Account, QuoteTransfer};
+use kms_types::wire::{Account, Network, QuoteTransfer};
 use kms_types::{Asset, QuoteAmount, Recipient, TelegramId, TransferId, TypedRecipient, Username};
 use teloxide_core::types::MessageId;
 
+use super::screen;
 use super::signing::expect_on_page;
 use super::terms::ClientRef;
-use super::{Money, screen};
 use crate::chat::incoming::User;
 use crate::chat::keyboard::Keyboard;
 use crate::chat::telegram::Profile;
@@ -23,13 +23,13 @@ pub(super) async fn quote(
     user: &User,
     to: TypedRecipient,
     amount: QuoteAmount,
-    money: Money,
+    asset: Asset,
+    network: &Network,
 ) -> HandlerResult {
     context.end_step(user.id);
-    let chain_id = money.network(context).await?.chain_id;
     let text = html!("send-looking-up");
     let message = context.working(user.id, &text, String::new()).await?;
-    quote_in(context, user, message, to, amount, money.asset, chain_id).await
+    quote_in(context, user, message, to, amount, asset, network.chain_id).await
 }
 
 /// Quotes a payment in a message that exists. The transfer refers to the message.

@@ -163,7 +163,8 @@ fn warning(warning: Warning, token: Option<&Token>, network: &Network) -> Html {
         Warning::FirstPayment | Warning::Unknown => Html::default(),
         Warning::Contract => html!("send-warning-contract"),
         Warning::MostOfBalance => {
-            html!("send-warning-most-of-balance", symbol = symbol(token, network))
+            let (symbol, network) = (symbol(token, network), &network.name);
+            html!("send-warning-most-of-balance", symbol = symbol, network = network)
         }
         Warning::NameReassigned => html!("send-warning-reassigned"),
         Warning::LooksLikeAnother => html!("send-warning-lookalike"),
