@@ -64,7 +64,8 @@ fn mine(anvil: &Anvil, blocks: u64, payments: u64) {
         return;
     }
     let accounts = anvil.rpc("eth_accounts", json!([])).unwrap();
-    let payment = json!([{ "from": accounts[0], "to": accounts[1], "value": "0x1" }]);
+    let (from, to) = (accounts.get(0).unwrap(), accounts.get(1).unwrap());
+    let payment = json!([{ "from": from, "to": to, "value": "0x1" }]);
     anvil.rpc("evm_setAutomine", json!([false])).unwrap();
     for _ in 0..blocks {
         for _ in 0..payments {
