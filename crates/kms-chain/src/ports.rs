@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kms_core::ports::StoreError;
-use kms_types::{AccountId, EthAddress, ReplacementId, Timestamp, TransferId, Units, Wei};
+use kms_types::{AccountId, AssetId, EthAddress, ReplacementId, Timestamp, TransferId, Units, Wei};
 
-use crate::spending::{OverLimit, SpendingRules};
+use crate::spending::{OverLimit, OwnLimit, SpendingRules};
 use crate::state::Change;
 use crate::transfer::{Fees, Ladder, Missing, Outgoing, TransactionKind, Transfer, WaitReason};
 
@@ -255,6 +255,17 @@ pub struct PaidBefore {
     pub lookalike: bool,
 }
 
+/// What is compared before a payment is quoted.
+#[derive(Clone, Debug)]
+pub struct BeforeQuote {
+    /// What the wallet's transfers may take, as [`TransferStore::reserved_spend`] returns it.
+    pub pending: Outgoing,
+    /// What the account has paid, `mined` or `final`.
+    pub paid_before: PaidBefore,
+    /// The limit that its owner set for the asset.
+    pub own: OwnLimit,
+}
+
 /// Stores transfers, their signed bytes and their nonces.
 #[async_trait]
 pub trait TransferStore: Send + Sync {
@@ -361,25 +372,26 @@ pub trait TransferStore: Send + Sync {
         mined: u64,
     ) -> Result<Outgoing, StoreError>;
 
+    /// Returns what is compared before a payment of an asset by an account is quoted. Of its
+    /// wallet's address the chain has mined as many transactions.
+    async fn before_quote(
+        &self,
+        sender: (AccountId, AssetId),
+        from: (EthAddress, u64),
+        to: EthAddress,
+    ) -> Result<BeforeQuote, StoreError>;
+
     /// Returns the limit that refuses the transfer at its maximum fee, if any, of an account that
-    /// was last recovered at this time.
+    /// was last recovered at this time, and whose owner set this limit for the asset.
     async fn over_limit(
         &self,
         transfer: Transfer,
         recovered: Option<Timestamp>,
+        own: OwnLimit,
         rules: SpendingRules,
         now: Timestamp,
     ) -> Result<Option<OverLimit>, StoreError>;
 
     /// Returns when a server read the head of the chain last.
     async fn chain_read_at(&self, chain_id: u64) -> Result<Option<Timestamp>, StoreError>;
-
-    /// Returns whether the account has `mined` or `final` transfers to the address on the chain, or
-    /// to another one that looks like it.
-    async fn paid_before(
-        &self,
-        account: AccountId,
-        chain_id: u64,
-        to: EthAddress,
-    ) -> Result<PaidBefore, StoreError>;
 }

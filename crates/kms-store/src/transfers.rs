@@ -13,29 +13,30 @@ mod settle;
 mod sign;
 pub(crate) mod spending_limits;
 pub(crate) mod spends;
+mod standing;
 
 use std::collections::HashMap;
 
 use async_trait::async_trait;
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
-use diesel::sql_types::{BigInt, Bool, Nullable, Text};
+use diesel::sql_types::{Bool, Nullable, Text};
 use kms_chain::follower::BlockRef;
 use kms_chain::ports::{
-    ChainView, ChoosePrices, Due, Inserted, PaidBefore, Progress, ReplaceOutcome, Sign, SignAgain,
+    BeforeQuote, ChainView, ChoosePrices, Due, Inserted, Progress, ReplaceOutcome, Sign, SignAgain,
     SignOutcome, TransferStore,
 };
 use kms_chain::settlement::{
     NonceMatch, NonceUse, Position, ReadBlocks, Settlement, SettlementStore,
 };
-use kms_chain::spending::{OverLimit, SpendingRules};
+use kms_chain::spending::{OverLimit, OwnLimit, SpendingRules};
 use kms_chain::state::{self, Change};
 use kms_chain::transfer::{Fees, Outgoing, Transfer, TransferFailure, TransferState, Wait};
 use kms_core::ServerKeys;
 use kms_core::audit::Details;
 use kms_core::ports::StoreError;
 use kms_types::{
-    AccountId, EthAddress, EventKind, ReplacementId, Timestamp, TransferEvent, TransferId,
+    AccountId, AssetId, EthAddress, EventKind, ReplacementId, Timestamp, TransferEvent, TransferId,
 };
 
 use self::expiry::find_current;
@@ -47,7 +48,7 @@ use self::sign::Counted;
 pub use self::spending_limits::{LimitRefused, Raises, Spending};
 use crate::audit::{self, AuditRow};
 use crate::convert::RowRef;
-use crate::database::{AnyConnection, Database, Failure, cached_query, cached_sql};
+use crate::database::{AnyConnection, Database, Failure, cached_sql};
 use crate::events::{self, About, NewEvent};
 use crate::schema::{
     self, chain_cursors, settlements, signed_transactions, transfer_waits, transfers,
@@ -202,35 +203,6 @@ fn notify_recipient(
         EventKind::Transfer(TransferEvent::Received),
         About::Transfer(transfer.id),
     )
-}
-
-fn paid_before(
-    connection: &mut AnyConnection,
-    account: AccountId,
-    chain_id: u64,
-    to: EthAddress,
-) -> Result<PaidBefore, Error> {
-    #[derive(QueryableByName)]
-    struct Found {
-        #[diesel(sql_type = Bool)]
-        same: bool,
-        #[diesel(sql_type = Bool)]
-        lookalike: bool,
-    }
-    // In the wording of the index, which each of the conditions uses.
-    let paid = "exists (select 1 from transfers where from_account = $1 \
-        and substr(to_address, 3, 4) || substr(to_address, 39, 4) = $2 \
-        and state in ('mined', 'final') and to_address";
-    let query = format!(
-        "select {paid} = $3 and chain_id = $4) as same, {paid} < $3) or {paid} > $3) as lookalike"
-    );
-    let found: Found = cached_query(query)
-        .bind::<Text, _>(account.to_string())
-        .bind::<Text, _>(ends(to))
-        .bind::<Text, _>(to.to_lower_hex())
-        .bind::<BigInt, _>(to_i64(chain_id))
-        .get_result(connection)?;
-    Ok(PaidBefore { same: found.same, lookalike: found.lookalike })
 }
 
 /// The payments to an address, oldest first, that are looked up in the audit.
@@ -439,16 +411,29 @@ impl TransferStore for Database {
             .await
     }
 
+    async fn before_quote(
+        &self,
+        sender: (AccountId, AssetId),
+        from: (EthAddress, u64),
+        to: EthAddress,
+    ) -> Result<BeforeQuote, StoreError> {
+        let keys = self.keys.clone();
+        self.blocking(move |connection| standing::before_quote(connection, &keys, sender, from, to))
+            .await
+    }
+
     async fn over_limit(
         &self,
         transfer: Transfer,
         recovered: Option<Timestamp>,
+        own: OwnLimit,
         rules: SpendingRules,
         now: Timestamp,
     ) -> Result<Option<OverLimit>, StoreError> {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
-            spending_limits::over_limit(connection, &keys, (&transfer, recovered), &rules, now)
+            let transfer = (&transfer, recovered, own);
+            spending_limits::over_limit(connection, &keys, transfer, &rules, now)
         })
         .await
     }
@@ -463,15 +448,6 @@ impl TransferStore for Database {
             Ok(found.map(Timestamp))
         })
         .await
-    }
-
-    async fn paid_before(
-        &self,
-        account: AccountId,
-        chain_id: u64,
-        to: EthAddress,
-    ) -> Result<PaidBefore, StoreError> {
-        self.blocking(move |connection| Ok(paid_before(connection, account, chain_id, to)?)).await
     }
 }
 

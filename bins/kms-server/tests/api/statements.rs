@@ -15,7 +15,7 @@ use kms_types::wire::TransferState;
 /// Statements of an onboarding, `begin` and `commit` included.
 const ONBOARDING: Cost = Cost { statements: 10, round_trips: 10, commits: 3, unsynced: 1 };
 /// Statements from the request for a quote to the answer that the payment was sent.
-const SEND: Cost = Cost { statements: 23, round_trips: 23, commits: 3, unsynced: 5 };
+const SEND: Cost = Cost { statements: 20, round_trips: 20, commits: 3, unsynced: 5 };
 
 #[derive(Debug, PartialEq, Eq)]
 struct Cost {

@@ -2,8 +2,8 @@
 
 use kms_core::ports::StoreError;
 use kms_types::{
-    AccountId, AmountError, Asset, EthAddress, QuoteAmount, Symbol, Timestamp, Token, TokenAmount,
-    TransferId, U256, Units, Wei,
+    AccountId, AmountError, Asset, AssetId, EthAddress, QuoteAmount, Symbol, Timestamp, Token,
+    TokenAmount, TransferId, U256, Units, Wei,
 };
 
 use super::Transfers;
@@ -13,9 +13,9 @@ use crate::chain::{
     TokenMetadata, compare_token,
 };
 use crate::ladder::reserved;
-use crate::ports::{Inserted, PaidBefore};
+use crate::ports::{BeforeQuote, Inserted, PaidBefore};
 use crate::prices::{FeeTooHigh, below_cancellation};
-use crate::spending::{HOUR, OverLimit};
+use crate::spending::{HOUR, OverLimit, OwnLimit};
 use crate::transfer::{Asked, Ladder, MAX_IN_FLIGHT, Missing, Party, Quote, Transfer, Warning};
 
 /// The request for a quote.
@@ -121,6 +121,8 @@ struct Facts {
     available_wei: Wei,
     surveyed: Surveyed,
     paid_before: PaidBefore,
+    /// The limit that the owner set for the asset.
+    own: OwnLimit,
 }
 
 impl Facts {
@@ -149,6 +151,7 @@ impl Transfers {
         let token = self.token(&request.asked.asset)?;
         self.check_recipient(sender, &request)?;
         let facts = self.facts(sender, &request, token).await?;
+        let own = facts.own;
         let transfer = self.price(&request, facts, now).await?;
         // Checked again when it is signed; checked here before the sender enters a password.
         let part = self.spending.part_of_an_hour(transfer.asset(), transfer.value);
@@ -156,7 +159,8 @@ impl Transfers {
             return Err(QuoteError::OverOutflow);
         }
         let (recovered, rules) = (request.recovered_at, self.spending.clone());
-        if let Some(over) = self.store.over_limit(transfer.clone(), recovered, rules, now).await? {
+        let over = self.store.over_limit(transfer.clone(), recovered, own, rules, now).await?;
+        if let Some(over) = over {
             return Err(QuoteError::OverLimit(Box::new(over)));
         }
         match self.store.insert_quote(transfer.clone()).await? {
@@ -233,7 +237,9 @@ impl Transfers {
                 (error, _) => error.into(),
             })?;
         let survey = &surveyed.survey;
-        let pending = self.store.reserved_spend(chain_id, from, survey.mined).await?;
+        let paid = (sender, AssetId::of(chain_id, token.as_ref()));
+        let before = self.store.before_quote(paid, (from, survey.mined), to).await?;
+        let BeforeQuote { pending, paid_before, own } = before;
         // Checked again when it is signed, because several quotes may be confirmed at once.
         if pending.in_flight >= MAX_IN_FLIGHT {
             return Err(TooManyInFlight.into());
@@ -246,8 +252,7 @@ impl Transfers {
             }
             (_, _) => (survey.balance.into(), available_wei.into()),
         };
-        let paid_before = self.store.paid_before(sender, chain_id, to).await?;
-        Ok(Facts { token, balance, available, available_wei, surveyed, paid_before })
+        Ok(Facts { token, balance, available, available_wei, surveyed, paid_before, own })
     }
 
     async fn price(

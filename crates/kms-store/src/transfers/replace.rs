@@ -105,7 +105,9 @@ fn refusal(
     let increase = Units(again.max_wei().0.saturating_sub(before.max_wei().0));
     let ladder = again.ladder.clone().with_data_fee(Wei::default());
     let fee = Transfer { value: increase, gas_limit: 0, ladder, ..paying_nothing(again) };
-    let over = spending_limits::over_limit(connection, keys, (&fee, recovered), rules, now)?;
+    let own = spending_limits::own_limit(connection, keys, spends::sender(&fee)?, fee.asset())?.own;
+    let fee = (&fee, recovered, own);
+    let over = spending_limits::over_limit(connection, keys, fee, rules, now)?;
     Ok(over.map(ReplaceOutcome::OverLimit))
 }
 

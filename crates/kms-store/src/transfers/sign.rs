@@ -20,6 +20,7 @@ use kms_types::{EthAddress, Timestamp, TokenAmount, TransferId, Units, Wei};
 
 use super::expiry::{expire, lock};
 use super::row::{Row, to_i64};
+use super::standing::{Standing, standing};
 use super::{changed, checks, spending_limits, spends};
 use crate::audit::WAS_SIGNED;
 use crate::convert::RowRef;
@@ -79,9 +80,7 @@ fn sign_within(
         SenderCheck::NotActive => return Ok(SignOutcome::NotActive),
         SenderCheck::WalletChanged => return Ok(SignOutcome::WalletChanged),
     };
-    let (chain_id, address) =
-        (row.convert(transfer.chain_id)?, transfer.from.address.to_lower_hex());
-    let others = reserving(connection, chain_id, &address, view.mined)?;
+    let Standing { others, own } = standing(connection, keys, &transfer, view.mined)?;
     if let Some(nonce) = others.iter().find_map(Row::final_nonce) {
         return Ok(SignOutcome::Contradicted { nonce });
     }
@@ -95,7 +94,7 @@ fn sign_within(
     if let Some(missing) = shortfall(&needed, &transfer, view) {
         return Ok(SignOutcome::Insufficient { missing });
     }
-    let checked = (&transfer, recovered);
+    let checked = (&transfer, recovered, own);
     if let Some(over) = spending_limits::over_limit(connection, keys, checked, rules, now)? {
         return Ok(SignOutcome::OverLimit(over));
     }
@@ -227,6 +226,24 @@ pub(super) fn check_sender(
     }
 }
 
+/// Whether a transfer of a wallet counts against its balance, unless a block settled it.
+macro_rules! is_reserving {
+    ($chain_id:expr, $address:expr, $mined:expr) => {{
+        use kms_chain::transfer::{MAX_IN_FLIGHT, TransferState};
+        let pending = [TransferState::Signed, TransferState::Broadcast].map(TransferState::as_str);
+        let earlier = $mined.saturating_sub(MAX_IN_FLIGHT.into());
+        let nonce = transfers::nonce.assume_not_null();
+        // The partial index is not used unless the nonce is said not to be null.
+        transfers::chain_id
+            .eq($chain_id)
+            .and(transfers::from_address.eq($address))
+            .and(transfers::nonce.is_not_null())
+            .and(nonce.ge(to_i64(earlier)))
+            .and(nonce.ge(to_i64($mined)).or(transfers::state.eq_any(pending)))
+    }};
+}
+pub(super) use is_reserving;
+
 /// Returns every transfer of the wallet with a nonce from `mined` on, whatever its state, in the
 /// order of nonces: what is below is in the balance, and what is not below may not be. Also the
 /// earlier ones that may be pending although the chain's count says that they are mined: no block
@@ -238,23 +255,20 @@ pub(super) fn reserving(
     address: &str,
     mined: u64,
 ) -> Result<Vec<Row>, Failure> {
-    let pending = [TransferState::Signed, TransferState::Broadcast].map(TransferState::as_str);
-    let earlier = mined.saturating_sub(MAX_IN_FLIGHT.into());
-    let mut reserving: Vec<Row> = transfers::table
-        .filter(transfers::chain_id.eq(chain_id))
-        .filter(transfers::from_address.eq(address))
-        // Without this the partial index is not used.
-        .filter(transfers::nonce.is_not_null())
-        .filter(transfers::nonce.assume_not_null().ge(to_i64(earlier)))
-        .filter(
-            transfers::nonce
-                .assume_not_null()
-                .ge(to_i64(mined))
-                .or(transfers::state.eq_any(pending)),
-        )
+    let reserving = transfers::table
+        .filter(is_reserving!(chain_id, address, mined))
         .order(transfers::nonce)
         .select(Row::as_select())
         .load(connection)?;
+    unsettled(connection, reserving, mined)
+}
+
+/// Leaves out the transfers that the chain's count includes and that a block settled.
+pub(super) fn unsettled(
+    connection: &mut AnyConnection,
+    mut reserving: Vec<Row>,
+    mined: u64,
+) -> Result<Vec<Row>, Failure> {
     let is_counted = |row: &Row| row.nonce().is_some_and(|nonce| nonce < mined);
     let counted: Vec<_> =
         reserving.iter().filter(|row| is_counted(row)).map(|row| row.id.clone()).collect();
@@ -336,6 +350,14 @@ pub(super) fn spend(
     if counted == Counted::Pending {
         others.retain(|row| row.nonce().is_some_and(|nonce| nonce >= mined));
     }
+    summed_up(connection, others, mined)
+}
+
+pub(super) fn summed_up(
+    connection: &mut AnyConnection,
+    others: Vec<Row>,
+    mined: u64,
+) -> Result<Outgoing, Failure> {
     let next = gap(connection, &others, mined)?.unwrap_or(u64::MAX);
     let in_flight = in_flight(&others, mined..next);
     Ok(Outgoing { in_flight, ..super::outgoing(others)? })

@@ -83,13 +83,14 @@ fn recovery_of(
         .and_then(|account| account.recovered_at))
 }
 
-/// Checks whether a transfer exceeds a limit, of an account that was last recovered at this time.
+/// Checks whether a transfer exceeds a limit, of an account that was last recovered at this time,
+/// and whose owner set this limit for the asset that is paid.
 /// The limits after a recovery do not apply to a recipient that the account had paid before it. A
 /// caller that then writes the spend must hold the lock of the account's row.
 pub(super) fn over_limit(
     connection: &mut AnyConnection,
     keys: &ServerKeys,
-    (transfer, recovered): (&Transfer, Option<Timestamp>),
+    (transfer, recovered, own): (&Transfer, Option<Timestamp>, OwnLimit),
     rules: &SpendingRules,
     now: Timestamp,
 ) -> Result<Option<OverLimit>, Failure> {
@@ -105,7 +106,11 @@ pub(super) fn over_limit(
     let in_token = transfer.token.as_ref().map(|token| (Some(token), transfer.value));
     for (token, units) in in_token.into_iter().chain([(None, transfer.max_wei().into())]) {
         let asset = AssetId::of(transfer.chain_id, token);
-        let own = own_limit(connection, keys, account, asset)?.own;
+        let own = if asset == transfer.asset() {
+            own
+        } else {
+            own_limit(connection, keys, account, asset)?.own
+        };
         let mut caps = rules.caps(asset);
         // The fee of a token payment is paid to no recipient.
         if token.is_none() && transfer.token.is_some() && caps.after_recovery == Allowance::Nothing
@@ -127,7 +132,7 @@ pub(super) fn over_limit(
 
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = spending_limits)]
-struct Row {
+pub(super) struct Row {
     account_id: String,
     asset: String,
     units: String,
@@ -148,8 +153,8 @@ fn parse(row: RowRef<'_>, text: &str) -> Result<Option<Units>, StoreError> {
 
 /// A limit of an owner, with the number of its changes: the audit has the newest.
 #[derive(Clone, Copy, Default)]
-struct Revised {
-    own: OwnLimit,
+pub(super) struct Revised {
+    pub(super) own: OwnLimit,
     revision: i64,
 }
 
@@ -177,7 +182,7 @@ fn with_mac_fields<T>(
 
 /// Returns the owner's limit. Fails if it was modified, or if the audit has a newer change of it:
 /// then an older copy was put back, or it was deleted.
-fn own_limit(
+pub(super) fn own_limit(
     connection: &mut AnyConnection,
     keys: &ServerKeys,
     account: AccountId,
@@ -186,19 +191,29 @@ fn own_limit(
     let of_asset = spending_limits::account_id
         .eq(accounts::id)
         .and(spending_limits::asset.eq(asset.to_string()));
-    let newest = audit::newest_details(Action::ChangeLimit(account, asset));
+    let recorded = audit::newest_details(Action::ChangeLimit(account, asset));
     // Of the account, which always has a row.
     let found: Option<(Option<Row>, Option<String>)> = accounts::table
         .find(account.to_string())
         .left_join(spending_limits::table.on(of_asset))
-        .select((Option::<Row>::as_select(), newest))
+        .select((Option::<Row>::as_select(), recorded))
         .first(connection)
         .optional()?;
-    let (found, newest) = found.unwrap_or_default();
+    let (found, recorded) = found.unwrap_or_default();
+    Ok(newest(found, recorded.as_deref(), account, keys)?)
+}
+
+/// Parses a limit, or that there is none, if the audit has no newer one.
+pub(super) fn newest(
+    found: Option<Row>,
+    recorded: Option<&str>,
+    account: AccountId,
+    keys: &ServerKeys,
+) -> Result<Revised, StoreError> {
     let found = found.map(|row| row.parse(keys)).transpose()?.unwrap_or_default();
-    if found.revision < audit::newest_revision_in(newest.as_deref()) {
+    if found.revision < audit::newest_revision_in(recorded) {
         let key = account.to_string();
-        return Err(StoreError::Tampered { table: "spending_limits", key }.into());
+        return Err(StoreError::Tampered { table: "spending_limits", key });
     }
     Ok(found)
 }

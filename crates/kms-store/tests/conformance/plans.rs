@@ -217,10 +217,11 @@ async fn quote(subject: &Subject, ann: &Account, bob: &Account) -> TransferId {
     database.account_by_address(bob.wallet.address).await.unwrap();
     database.pending_spend(CHAIN, ann.wallet.address, 1_000_000).await.unwrap();
     database.reserved_spend(CHAIN, ann.wallet.address, 1_000_000).await.unwrap();
+    let (sender, from) = ((ann.id, COIN), (ann.wallet.address, 1_000_000));
+    let before = database.before_quote(sender, from, bob.wallet.address).await.unwrap();
     database.audited_account(ann.id, NOW, 10).await.unwrap();
-    database.paid_before(ann.id, CHAIN, bob.wallet.address).await.unwrap();
     let quote = transfer(ann, bob, 1, NOW);
-    database.over_limit(quote.clone(), None, rules(), NOW).await.unwrap();
+    database.over_limit(quote.clone(), None, before.own, rules(), NOW).await.unwrap();
     database.transfer(quote.id).await.unwrap();
     database.insert_quote(quote.clone()).await.unwrap();
     quote.id

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kms_chain::ports::{ChainView, Sign, SignOutcome, TransferStore};
 use kms_chain::settlement::Outcome;
-use kms_chain::spending::{Allowance, Caps, DAY, OverLimit, RAISE_AFTER, SpendingRules};
+use kms_chain::spending::{Allowance, Caps, DAY, OverLimit, OwnLimit, RAISE_AFTER, SpendingRules};
 use kms_chain::transfer::Transfer;
 use kms_core::account::{Account, SwapReason, Wallet, WalletSwap};
 use kms_core::audit::{Action, AuditRecord, Caller, Details, Phase};
@@ -160,7 +160,8 @@ async fn spends_expire_after_a_day(subject: Subject) {
     let almost = Timestamp(NOW.plus(DAY).0 - 1);
     assert!(matches!(signs(&subject, next, rules(10), almost).await, SignOutcome::OverLimit(_)));
     let quote = database.transfer(next).await.unwrap().unwrap();
-    let over = async |now| database.over_limit(quote.clone(), None, rules(10), now).await;
+    let own = OwnLimit::default();
+    let over = async |now| database.over_limit(quote.clone(), None, own, rules(10), now).await;
     assert!(over(almost).await.unwrap().is_some());
     assert!(over(NOW.plus(DAY)).await.unwrap().is_none());
     assert!(matches!(

@@ -307,21 +307,24 @@ async fn a_transfer_makes_only_allowed_transitions(subject: Subject) {
     assert_eq!(again, SignOutcome::NotQuoted(signed.clone()));
     assert!(database.advance(id, BROADCAST, NOW).await.unwrap());
     assert!(!database.advance(id, BROADCAST, NOW).await.unwrap());
-    let paid_before =
-        async || database.paid_before(ann.id, CHAIN, bob.wallet.address).await.unwrap();
-    assert_eq!(paid_before().await, PaidBefore::default());
+    let paid_before = async |chain_id, to| {
+        let (sender, from) = ((ann.id, AssetId::native(chain_id)), (ann.wallet.address, 0));
+        database.before_quote(sender, from, to).await.unwrap().paid_before
+    };
+    let address = bob.wallet.address;
+    assert_eq!(paid_before(CHAIN, address).await, PaidBefore::default());
     paid().await;
-    assert_eq!(paid_before().await, PaidBefore { same: true, lookalike: false });
+    assert_eq!(paid_before(CHAIN, address).await, PaidBefore { same: true, lookalike: false });
     // On another chain the address may be that of another party.
-    let elsewhere = database.paid_before(ann.id, CHAIN + 1, bob.wallet.address).await.unwrap();
+    let elsewhere = paid_before(CHAIN + 1, address).await;
     assert_eq!(elsewhere, PaidBefore::default());
     let mut other = *bob.wallet.address.as_bytes();
     other[9] ^= 1;
-    let lookalike = database.paid_before(ann.id, CHAIN, other.into()).await.unwrap();
+    let lookalike = paid_before(CHAIN, other.into()).await;
     assert_eq!(lookalike, PaidBefore { same: false, lookalike: true });
-    assert_eq!(database.paid_before(ann.id, CHAIN + 1, other.into()).await.unwrap(), lookalike);
+    assert_eq!(paid_before(CHAIN + 1, other.into()).await, lookalike);
     other[0] ^= 1;
-    let stranger = database.paid_before(ann.id, CHAIN, other.into()).await.unwrap();
+    let stranger = paid_before(CHAIN, other.into()).await;
     assert_eq!(stranger, PaidBefore::default());
     let now = database.transfer(id).await.unwrap().unwrap();
     assert_eq!((now.block, now.fee), (Some(5), Some(Wei(U256::from(3)))));
