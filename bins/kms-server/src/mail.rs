@@ -203,7 +203,7 @@ impl Mailer {
                 let Some(account) = self.account(event).await? else { return Ok(false) };
                 let is_over = match kind {
                     SecurityEvent::AccountFrozen | SecurityEvent::UnfreezeCancelled => {
-                        account.state == AccountState::Active
+                        !is_recent(event, now) && account.state == AccountState::Active
                     }
                     SecurityEvent::UnfreezeRequested => account.unfreezes_at.is_none(),
                     SecurityEvent::PageLeaveRequested => account.page_only_until.is_none(),
