@@ -102,8 +102,11 @@ impl Brakes {
             Err(error) => {
                 self.count("policy_unavailable");
                 let event = "payment_policy_failed";
-                let transfer = transfer.id;
-                tracing::error!(event, %transfer, %error, "payment policy did not answer");
+                let (transfer, chain_id) = (transfer.id, transfer.chain_id);
+                tracing::error!(
+                    event, chain_id, %transfer, %error,
+                    "payment policy did not answer"
+                );
                 let detail = "the operator's policy cannot be asked; repeat later";
                 let code = ErrorCode::PaymentsPaused;
                 Err(ApiError::NotNow { code, detail, after: MINUTE })

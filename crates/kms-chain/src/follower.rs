@@ -323,7 +323,7 @@ impl Follower {
         let Some(reopened) = reopened else { return Ok(None) };
         for transfer in reopened {
             let event = "final_transfer_reopened";
-            tracing::error!(event, %transfer, "final transfer contradicted by the chain");
+            tracing::error!(event, chain_id, %transfer, "final transfer contradicted by the chain");
         }
         Ok(Some(Settled { read, unconfirmed }))
     }
@@ -418,7 +418,7 @@ impl Follower {
         };
         for transfer in superseded {
             let event = "transfer_superseded";
-            tracing::warn!(event, %transfer, "nonce used by an external transaction");
+            tracing::warn!(event, chain_id, %transfer, "nonce used by an external transaction");
         }
         let deposits = recent.deposits_up_to(end.number);
         if self.deposits.record_deposits(chain_id, cursor, end, deposits, now).await? {

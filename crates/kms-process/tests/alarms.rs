@@ -84,6 +84,25 @@ fn every_warning_and_error_has_an_event() {
     assert!(without.is_empty(), "{without:#?}");
 }
 
+/// A transfer, a token or an endpoint alone does not say on which of several chains it is.
+#[test]
+fn every_log_line_about_a_chain_names_it() {
+    let (mut without, mut found) = (Vec::new(), 0);
+    each_source(|path, text| {
+        let is_of_chains = path.components().any(|part| part.as_os_str() == "kms-chain");
+        let levels = ["info!(", "warn!(", "error!("].iter().filter(|_| is_of_chains);
+        for call in levels.flat_map(|level| text.split(level).skip(1)) {
+            let fields: String = arguments(call).split_whitespace().collect();
+            let names_it = |field: &str| field == "chain_id" || field.starts_with("chain_id=");
+            found += 1;
+            if !fields.split(',').any(names_it) {
+                without.push(format!("{}: {fields}", path.display()));
+            }
+        }
+    });
+    assert!(found > 20 && without.is_empty(), "{found} {without:#?}");
+}
+
 /// The names in the first cell of each row of a table.
 fn documented(table: &str, end: [char; 2]) -> BTreeSet<String> {
     let rows = table.lines().filter(|line| line.starts_with("| `"));

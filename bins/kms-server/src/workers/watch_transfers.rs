@@ -29,8 +29,13 @@ impl Worker for WatchTransfers {
         let claimed = self.transfers.tick(clock::now()).await?;
         for used in self.transfers.take_used_nonces() {
             if let Err(error) = self.follower.settle_missed(&used, clock::now()).await {
-                let (event, transfer) = ("transfer_delayed", used.transfer);
-                tracing::warn!(event, %transfer, %error, "search for a missed block failed");
+                let event = "transfer_delayed";
+                let transfer = used.transfer;
+                let chain_id = self.transfers.chain().chain_id();
+                tracing::warn!(
+                    event, chain_id, %transfer, %error,
+                    "search for a missed block failed"
+                );
             }
         }
         Ok(after(claimed))

@@ -194,7 +194,8 @@ impl Chain {
         for endpoint in self.endpoints.iter().filter(outvoted) {
             if endpoint.header(number).await.is_ok_and(|found| found == Some(*header)) {
                 endpoint.is_contradicted.store(false, Ordering::Relaxed);
-                tracing::info!(endpoint = endpoint.number, "chain endpoint agrees again");
+                let (chain_id, endpoint) = (self.chain_id, endpoint.number);
+                tracing::info!(chain_id, endpoint, "chain endpoint agrees again");
             }
         }
     }

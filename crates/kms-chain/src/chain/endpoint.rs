@@ -146,7 +146,8 @@ impl Endpoint {
         }
         *self.health() = Some(Health { checked_at, newest_block: newest_block? });
         if self.failed_at().take().is_some() {
-            tracing::info!(endpoint = self.number, "chain endpoint recovered");
+            let (chain_id, endpoint) = (self.chain_id, self.number);
+            tracing::info!(chain_id, endpoint, "chain endpoint recovered");
         }
         Ok(())
     }

@@ -223,16 +223,23 @@ impl Transfers {
             SignOutcome::TooManyInFlight => return Err(TooManyInFlight.into()),
             SignOutcome::Contradicted { nonce } => {
                 let event = "final_nonce_contradicted";
-                tracing::error!(event, transfer = %id, nonce, "final nonce not on the chain");
+                let chain_id = self.chain.chain_id();
+                tracing::error!(
+                    event, chain_id, transfer = %id, nonce,
+                    "final nonce not on the chain"
+                );
                 return Err(ChainError::Contradicted { nonce }.into());
             }
             SignOutcome::OverLimit(over) => return Err(ConfirmError::OverLimit(Box::new(over))),
             SignOutcome::OverOutflow { after } => {
                 let event = "outflow_limit_reached";
+                let chain_id = self.chain.chain_id();
                 let asset = asset.map_or_else(|| "native".to_owned(), |it| it.symbol.to_string());
-                tracing::error!(event, transfer = %id, asset, "hourly outflow limit reached");
-                let chain = self.chain.chain_id().to_string();
-                let labels = [("chain", chain), ("reason", "outflow".to_owned())];
+                tracing::error!(
+                    event, chain_id, transfer = %id, asset,
+                    "hourly outflow limit reached"
+                );
+                let labels = [("chain", chain_id.to_string()), ("reason", "outflow".to_owned())];
                 counter!("kms_payments_refused_total", &labels).increment(1);
                 return Err(ConfirmError::OverOutflow { after });
             }
@@ -258,6 +265,7 @@ impl Transfers {
         let id = transfer.id;
         if let Err(error) = self.chain.broadcast(bytes).await {
             tracing::warn!(
+                chain_id = self.chain.chain_id(),
                 transfer = %id,
                 %error,
                 event = "broadcast_failed",
@@ -272,6 +280,7 @@ impl Transfers {
             Ok(false) => transfer,
             Err(error) => {
                 tracing::warn!(
+                    chain_id = self.chain.chain_id(),
                     transfer = %id,
                     %error,
                     event = "broadcast_not_recorded",

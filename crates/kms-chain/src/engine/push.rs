@@ -69,7 +69,11 @@ impl Transfers {
         let may_send = !is_cancelled || current.kind == TransactionKind::Cancellation;
         if may_send && !endpoint.has_transaction(current.tx_hash).await? {
             match self.broadcast(transfer, current).await {
-                Ok(()) => tracing::info!(transfer = %transfer.id, "transaction broadcast again"),
+                Ok(()) => {
+                    let chain_id = self.chain.chain_id();
+                    let transfer = transfer.id;
+                    tracing::info!(chain_id, %transfer, "transaction broadcast again");
+                }
                 Err(WatchError::Chain(error)) if error.is_known_transaction() => {
                     return self.record_wait(transfer, reason, now).await;
                 }
@@ -109,8 +113,12 @@ impl Transfers {
 
     fn report_refusal(&self, transfer: &Transfer, error: &ChainError, reason: WaitReason) {
         let event = "transfer_refused";
+        let chain_id = self.chain.chain_id();
         let reason = reason.as_str();
-        tracing::warn!(event, transfer = %transfer.id, reason, %error, "transaction refused");
+        tracing::warn!(
+            event, chain_id, transfer = %transfer.id, reason, %error,
+            "transaction refused"
+        );
     }
 
     /// The step that follows the current one if that is spent: the base fee is above its ceiling,
@@ -189,7 +197,11 @@ impl Transfers {
         }
         failpoint::reach("transfer-after-replacement");
         let kind = next.kind.as_str();
-        tracing::info!(transfer = %transfer.id, step, kind, "replacement transaction broadcast");
+        let chain_id = self.chain.chain_id();
+        tracing::info!(
+            chain_id, transfer = %transfer.id, step, kind,
+            "replacement transaction broadcast"
+        );
         if transfer.state == TransferState::Signed {
             self.store.advance(transfer.id, self.broadcast_at(now), now).await?;
         }

@@ -247,7 +247,7 @@ impl Transfers {
         let available_wei = survey.balance.checked_sub(pending.wei).unwrap_or_default();
         let (balance, available) = match (&token, &survey.token) {
             (Some(token), Some((metadata, balance))) => {
-                check_token(token, metadata)?;
+                check_token(chain_id, token, metadata)?;
                 (*balance, balance.checked_sub(pending.of(token)).unwrap_or_default())
             }
             (_, _) => (survey.balance.into(), available_wei.into()),
@@ -381,11 +381,14 @@ impl Transfers {
 }
 
 /// Compares a token with what its contract reports: a contract may change.
-fn check_token(token: &Token, reported: &TokenMetadata) -> Result<(), QuoteError> {
+fn check_token(chain_id: u64, token: &Token, reported: &TokenMetadata) -> Result<(), QuoteError> {
     compare_token(token, reported).map_err(|fault| {
         let event = "token_mismatch";
         let symbol = &token.symbol;
-        tracing::error!(event, %symbol, %fault, "token contract does not match the configuration");
+        tracing::error!(
+            event, chain_id, %symbol, %fault,
+            "token contract does not match the configuration"
+        );
         QuoteError::WrongToken(symbol.clone())
     })
 }

@@ -98,6 +98,7 @@ impl Transfers {
                 let id = due.transfer.id;
                 if let Err(error) = self.process(due, snapshot, now).await {
                     tracing::warn!(
+                        chain_id = self.chain.chain_id(),
                         transfer = %id,
                         %error,
                         event = "transfer_delayed",
@@ -126,7 +127,11 @@ impl Transfers {
             let stalled = Some(WaitReason::ChainStalled);
             if let Err(error) = self.record_wait(transfer, stalled, now).await {
                 let event = "transfer_delayed";
-                tracing::warn!(event, transfer = %transfer.id, %error, "wait not recorded");
+                let chain_id = self.chain.chain_id();
+                tracing::warn!(
+                    event, chain_id, transfer = %transfer.id, %error,
+                    "wait not recorded"
+                );
             }
         }
     }

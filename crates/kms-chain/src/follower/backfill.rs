@@ -37,7 +37,9 @@ impl Follower {
         let chain_id = self.chain.chain_id();
         let Some(cursor) = self.deposits.cursor(chain_id).await? else { return Ok(false) };
         let (endpoint, _) = self.chain.endpoint().await?;
-        let Some(block) = missed_block(&endpoint, used, cursor).await? else { return Ok(false) };
+        let Some(block) = missed_block(&endpoint, used, cursor, chain_id).await? else {
+            return Ok(false);
+        };
         let uses = nonce_uses(&block).filter(|it| it.from == used.from && it.nonce == used.nonce);
         let matches = self.settlements.match_nonces(chain_id, uses.collect()).await?;
         let found = Found::in_block(&block, &[], &matches);
@@ -54,7 +56,10 @@ impl Follower {
         self.settlements.settle_final(chain_id, block.at(), settled, now, keep_until).await?;
         let transfer = used.transfer;
         let event = "missed_block_settled";
-        tracing::warn!(event, %transfer, block = number, "transfer settled by a missed block");
+        tracing::warn!(
+            event, chain_id, %transfer, block = number,
+            "transfer settled by a missed block"
+        );
         Ok(true)
     }
 }
@@ -65,6 +70,7 @@ async fn missed_block(
     endpoint: &Endpoint,
     used: &UsedNonce,
     cursor: BlockRef,
+    chain_id: u64,
 ) -> Result<Option<Block>, FollowError> {
     for hash in &used.hashes {
         if let Some(receipt) = endpoint.receipt(*hash).await?
@@ -83,7 +89,10 @@ async fn missed_block(
         Err(error) => {
             let transfer = used.transfer;
             let event = "missed_block_not_found";
-            tracing::warn!(event, %transfer, %error, "block that used the nonce not found");
+            tracing::warn!(
+                event, chain_id, %transfer, %error,
+                "block that used the nonce not found"
+            );
             return Ok(None);
         }
     }

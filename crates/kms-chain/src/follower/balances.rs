@@ -47,14 +47,19 @@ impl Follower {
             Ok(read) => {
                 let found = self.deposits.record_balances(chain_id, at, read, now).await?;
                 if found > 0 {
-                    tracing::info!(block = at.number, found, "unexplained balances reported");
+                    tracing::info!(
+                        chain_id,
+                        block = at.number,
+                        found,
+                        "unexplained balances reported"
+                    );
                 }
                 recent.compared = is_last.then_some(at).or(recent.compared);
             }
             // Nothing is lost: the balances are compared at a later block.
             Err(error) => {
                 let event = "balances_not_read";
-                tracing::warn!(event, block = at.number, %error, "balances not read");
+                tracing::warn!(event, chain_id, block = at.number, %error, "balances not read");
                 recent.compared = Some(at);
             }
         }
