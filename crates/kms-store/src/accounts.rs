@@ -1,6 +1,7 @@
 //! Accounts and their wallets.
 
 pub(crate) mod contacts;
+pub(crate) mod due;
 mod freezes;
 mod listing;
 mod mac;

@@ -22,6 +22,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use self::manager::ConnectionManager;
+use crate::accounts::due::Searches;
 use crate::audit_queue::AuditQueue;
 use crate::dialect::Dialect;
 
@@ -96,6 +97,7 @@ pub struct Database {
     permits: Arc<Semaphore>,
     pub(crate) audit_queue: Arc<AuditQueue>,
     fence: Arc<fence::Seen>,
+    pub(crate) searches: Arc<Searches>,
     pub(crate) keys: Arc<ServerKeys>,
     pub(crate) dialect: Dialect,
     #[cfg(feature = "transfers")]
@@ -237,6 +239,7 @@ impl Database {
             permits: Arc::new(permits),
             audit_queue: Arc::default(),
             fence,
+            searches: Arc::default(),
             keys,
             dialect,
             #[cfg(feature = "transfers")]

@@ -49,14 +49,16 @@ impl FreezeStore for Database {
         now: Timestamp,
         limit: u32,
     ) -> Result<Vec<AccountId>, StoreError> {
-        let keys = self.keys.clone();
+        let (keys, searches) = (self.keys.clone(), self.searches.clone());
         self.blocking(move |connection| {
-            rows::changeable(connection, &keys, limit, |connection, after| {
+            let time = |row: &rows::Row| row.0.unfreezes_at;
+            let next = &searches.unfreezes;
+            super::due::changeable(connection, &keys, now, next, time, |connection, after| {
                 joined!()
-                    .filter(accounts::unfreezes_at.le(now.0))
+                    .filter(accounts::unfreezes_at.le(after.time))
+                    .filter(accounts::unfreezes_at.lt(after.time).or(accounts::id.gt(&after.id)))
                     .order((accounts::unfreezes_at.desc(), accounts::id))
                     .limit(limit.into())
-                    .offset(after)
                     .load(connection)
             })
         })

@@ -55,7 +55,7 @@ pub(crate) struct AccountRow {
     pub(super) id: String,
     telegram_id: i64,
     state: String,
-    unfreezes_at: Option<i64>,
+    pub(super) unfreezes_at: Option<i64>,
     mobile: Option<Vec<u8>>,
     email: Option<Vec<u8>>,
     email_verified_at: Option<i64>,
@@ -63,7 +63,7 @@ pub(crate) struct AccountRow {
     former_email_until: Option<i64>,
     recovered_at: Option<i64>,
     page_only_since: Option<i64>,
-    page_only_until: Option<i64>,
+    pub(super) page_only_until: Option<i64>,
     created_by: Option<String>,
     created_at: i64,
     revision: i64,
@@ -350,39 +350,6 @@ pub(crate) fn parse(
     let verified = with_account_fields(&parsed, |fields| keys.row.verify(&mac, fields));
     verified.map_err(|error| row.not_verified(error))?;
     Ok(parsed)
-}
-
-/// Returns the ids of a page of rows that can be changed, and logs the others. A page in which no
-/// row can be changed keeps none of the next from being found: `read` returns the rows after this
-/// many.
-pub(super) fn changeable(
-    connection: &mut AnyConnection,
-    keys: &ServerKeys,
-    limit: u32,
-    read: impl Fn(&mut AnyConnection, i64) -> QueryResult<Vec<Row>>,
-) -> Result<Vec<AccountId>, Failure> {
-    let (limit, mut after) = (i64::from(limit), 0);
-    loop {
-        let rows = read(connection, after)?;
-        let is_last = rows.len() < usize::try_from(limit).unwrap_or(usize::MAX);
-        let mut ids = Vec::new();
-        for row in rows {
-            match parse(row, keys) {
-                Ok(account) if is_older_than_audit(connection, &account)? => {
-                    let (event, account) = ("row_unreadable", account.id);
-                    tracing::error!(event, %account, "account older than its audit");
-                }
-                Ok(account) => ids.push(account.id),
-                Err(error) => {
-                    tracing::error!(%error, event = "row_unreadable", "unreadable account");
-                }
-            }
-        }
-        if is_last || !ids.is_empty() {
-            return Ok(ids);
-        }
-        after += limit;
-    }
 }
 
 impl WalletRow {

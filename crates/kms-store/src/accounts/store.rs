@@ -198,14 +198,16 @@ impl AccountStore for Database {
         now: Timestamp,
         limit: u32,
     ) -> Result<Vec<AccountId>, StoreError> {
-        let keys = self.keys.clone();
+        let (keys, searches) = (self.keys.clone(), self.searches.clone());
         self.blocking(move |connection| {
-            rows::changeable(connection, &keys, limit, |connection, after| {
+            let time = |row: &rows::Row| row.0.page_only_until;
+            let next = &searches.page_leaves;
+            super::due::changeable(connection, &keys, now, next, time, |connection, after| {
                 rows::joined!()
-                    .filter(accounts::page_only_until.le(now.0))
+                    .filter(accounts::page_only_until.le(after.time))
+                    .filter(accounts::page_only_until.lt(after.time).or(accounts::id.gt(&after.id)))
                     .order((accounts::page_only_until.desc(), accounts::id))
                     .limit(limit.into())
-                    .offset(after)
                     .load(connection)
             })
         })

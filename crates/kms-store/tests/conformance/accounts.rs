@@ -24,7 +24,6 @@ on_every_database!(
     a_tampered_wallet_is_refused,
     a_changed_state_is_read_back,
     a_freeze_of_the_owner_cancels_the_open_recovery,
-    due_unfreezes_are_found_past_unreadable_rows,
     changed_contacts_are_read_back,
     a_former_address_is_read_back,
     an_export_is_notified,
@@ -149,25 +148,6 @@ async fn a_freeze_of_the_owner_cancels_the_open_recovery(subject: Subject) {
     }
     let stored = database.recovery(recovery.id).await.unwrap().unwrap();
     assert_eq!(stored.written, RecoveryStage::Cancelled);
-}
-
-async fn due_unfreezes_are_found_past_unreadable_rows(subject: Subject) {
-    let database = &subject.database;
-    let mut ids = Vec::new();
-    for id in 1..=3 {
-        let account = insert(database, id, &format!("name{id}")).await;
-        let lift = FreezeChange::RequestLift { wallet_version: 1, until: Timestamp(10 + id) };
-        for change in [FreezeChange::ByOwner, lift] {
-            database.change_freeze(account.id, change, Timestamp(5)).await.unwrap().unwrap();
-        }
-        ids.push(account.id);
-    }
-    let due = async |now| database.due_unfreezes(Timestamp(now), 10).await.unwrap();
-    assert_eq!((due(10).await, due(12).await), (vec![], vec![ids[1], ids[0]]));
-    if !subject.url.ends_with(":memory:") {
-        subject.tamper(&format!("update accounts set unfreezes_at = 0 where id = '{}'", ids[2]));
-        assert_eq!(due(12).await, [ids[1], ids[0]]);
-    }
 }
 
 async fn changed_contacts_are_read_back(subject: Subject) {

@@ -11,6 +11,7 @@ on_every_database!(
     an_account_is_page_only_from_the_first_time_on,
     an_account_leaves_the_page_after_the_wait,
     due_leaves_are_found_past_unreadable_rows,
+    due_unfreezes_are_found_past_unreadable_rows,
 );
 
 async fn an_account_is_page_only_from_the_first_time_on(subject: Subject) {
@@ -61,6 +62,39 @@ async fn an_account_leaves_the_page_after_the_wait(subject: Subject) {
     let asked = SecurityEvent::PageLeaveRequested;
     let expected = [asked, SecurityEvent::PageLeaveCancelled, asked, SecurityEvent::PageLeft];
     assert_eq!(kinds, expected.map(EventKind::Security));
+}
+
+async fn due_unfreezes_are_found_past_unreadable_rows(subject: Subject) {
+    let database = &subject.database;
+    let mut ids = Vec::new();
+    for id in 1..=13 {
+        let account = insert(database, id, &format!("name{id}")).await;
+        let lift = FreezeChange::RequestLift { wallet_version: 1, until: Timestamp(10 + id) };
+        for change in [FreezeChange::ByOwner, lift] {
+            database.change_freeze(account.id, change, Timestamp(5)).await.unwrap().unwrap();
+        }
+        ids.push(account.id);
+    }
+    let due = async |now, limit| database.due_unfreezes(Timestamp(now), limit).await.unwrap();
+    assert_eq!((due(10, 10).await, due(12, 10).await), (vec![], vec![ids[1], ids[0]]));
+    assert_eq!(due(12, 0).await, []);
+    if subject.url.ends_with(":memory:") {
+        return;
+    }
+    let spoil = |id: AccountId| {
+        subject.tamper(&format!("update accounts set created_at = 1 where id = '{id}'"));
+    };
+    spoil(ids[2]);
+    assert_eq!(due(13, 10).await, [ids[1], ids[0]]);
+    // Also if they fill the first page.
+    assert_eq!(due(13, 1).await, [ids[1]]);
+    // However many they are: a search ends after some pages, and the next goes on there.
+    for id in &ids[3..] {
+        spoil(*id);
+    }
+    for _ in 0..2 {
+        assert_eq!((due(23, 1).await, due(23, 1).await), (vec![], vec![ids[1]]));
+    }
 }
 
 async fn due_leaves_are_found_past_unreadable_rows(subject: Subject) {
