@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use kms_chain::spending::SpendingRules;
-use kms_chain::{Chain, Tokens, TransferConfig, Transfers};
+use kms_chain::{Chain, Endpoint, Tokens, TransferConfig, Transfers};
 use kms_core::Sealer;
 use kms_store::{ConnectError, Database, KeyDatabase};
 use kms_types::wire::{Network, Networks};
@@ -40,19 +40,20 @@ impl ServedChain {
         (database, key_database): (&Database, &dyn KeyDatabase),
         sealer: &Sealer,
     ) -> Result<Arc<Self>, StartError> {
-        let (chain, tokens) = (settings.open()?, Tokens::from(settings.tokens.clone()));
+        let chain = settings.open().map_err(StartError::of_chain(short_name))?;
+        let tokens = Tokens::from(settings.tokens.clone());
         let deadline = Instant::now() + FIRST_CHECK;
         if check(&chain, settings, deadline).await {
             // What is not compared in time is compared before the first block is read.
             let _ = timeout_at(deadline, tokens.check(&chain)).await;
         }
-        let PaymentRules { spending, external, policy } = rules;
+        let PaymentRules { spending, external, policy, contracts } = rules;
         let on_chain = external.as_ref().map(|listed| listed.get(short_name).cloned());
         let external = on_chain.map(Option::unwrap_or_default);
         let brakes = Brakes::new(settings.chain_id, external, policy.clone());
         // Before the first request is served.
         brakes.read(database, key_database).await.map_err(ConnectError::from)?;
-        let (store, config) = (Arc::new(database.clone()), transfer_config(settings));
+        let (store, config) = (Arc::new(database.clone()), transfer_config(settings, contracts));
         let (sealer, spending) = (sealer.clone(), spending.clone());
         let transfers = Transfers::new(store, chain, sealer, config, tokens, spending);
         let network = network(short_name, settings.clone());
@@ -67,6 +68,14 @@ pub(crate) struct PaymentRules {
     /// `None` allows all.
     pub(crate) external: Option<BTreeMap<String, Vec<EthAddress>>>,
     pub(crate) policy: Option<Arc<PolicyClient>>,
+    /// The contracts of the tokens of all chains: their addresses are pasted in place of a
+    /// recipient's, also for a payment on another chain, where the money would be lost.
+    pub(crate) contracts: Arc<[EthAddress]>,
+}
+
+/// The contracts of the tokens of all chains.
+pub(crate) fn token_contracts(chains: &config::Chains) -> Arc<[EthAddress]> {
+    chains.values().flat_map(|chain| &chain.tokens).map(|token| token.address).collect()
 }
 
 /// The chains that this server is configured for.
@@ -141,14 +150,21 @@ impl Chains {
 async fn check(chain: &Chain, settings: &ChainSettings, deadline: Instant) -> bool {
     let chain_id = settings.chain_id;
     // Each request checks its endpoint again.
-    match timeout_at(deadline, chain.check()).await {
-        Ok(Ok(())) => {}
+    let answer = async {
+        // A wrong chain first, which the next request would report as a failed endpoint.
+        chain.check().await?;
+        chain.first(Endpoint::head).await
+    };
+    match timeout_at(deadline, answer).await {
+        Ok(Ok(_head)) => {}
         Ok(Err(error)) => {
-            report_no_endpoint(chain_id, &error.to_string());
+            let event = "no_chain_endpoint";
+            tracing::error!(event, chain_id, %error, "no endpoint serves the chain");
             return false;
         }
         Err(_elapsed) => {
-            report_no_endpoint(chain_id, "no answer in time");
+            let event = "chain_check_late";
+            tracing::warn!(event, chain_id, "first check of the chain not finished in time");
             return false;
         }
     }
@@ -160,17 +176,13 @@ async fn check(chain: &Chain, settings: &ChainSettings, deadline: Instant) -> bo
     true
 }
 
-fn report_no_endpoint(chain_id: u64, error: &str) {
-    let event = "no_chain_endpoint";
-    tracing::error!(event, chain_id, error, "no endpoint serves the chain");
-}
-
-fn transfer_config(chain: &ChainSettings) -> TransferConfig {
+fn transfer_config(chain: &ChainSettings, contracts: &Arc<[EthAddress]>) -> TransferConfig {
     TransferConfig {
         quote_lifetime: chain.quote_lifetime,
         replace_after: chain.replace_after,
         check_after: chain.check_after,
         prices: chain.prices(),
+        never_paid: Arc::clone(contracts),
     }
 }
 

@@ -42,8 +42,14 @@ pub enum StartError {
     #[error(transparent)]
     KeyRing(#[from] KeyRingError),
     /// No endpoint of a chain can be used, now or later.
-    #[error("rpc_urls of a chain: {0}")]
-    Chain(#[from] ChainError),
+    #[error("chains.{short_name}.rpc_urls: {error}")]
+    Chain {
+        /// The chain's short name.
+        short_name: String,
+        /// Why.
+        #[source]
+        error: ChainError,
+    },
     /// The e-mail settings cannot be used.
     #[error(transparent)]
     Mail(#[from] MailSettingsError),
@@ -73,4 +79,11 @@ pub enum StartError {
     /// The threads of the password KDF cannot be started.
     #[error("password.running: {0}")]
     Threads(#[source] std::io::Error),
+}
+
+impl StartError {
+    /// The error of the chain with this short name.
+    pub(crate) fn of_chain(short_name: &str) -> impl FnOnce(ChainError) -> Self {
+        move |error| Self::Chain { short_name: short_name.to_owned(), error }
+    }
 }

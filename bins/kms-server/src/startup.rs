@@ -18,7 +18,7 @@ use kms_store::{ConnectError, Database, KeyDatabase, open_key_database};
 use tokio::time::{Instant, timeout_at};
 
 use crate::brakes::PolicyClient;
-use crate::chains::{Chains, PaymentRules, ServedChain};
+use crate::chains::{Chains, PaymentRules, ServedChain, token_contracts};
 use crate::checkpoint_archive::CheckpointArchive;
 use crate::clock;
 use crate::config::{
@@ -335,7 +335,8 @@ fn run_chain_workers(
     let (database, poll) = (&state.database, settings.poll_interval);
     // With connections of its own: whole blocks must not delay the requests of users.
     let config = follower_config(settings, &served.transfers);
-    let follower = Follower::new(Arc::new(database.clone()), settings.open()?, config);
+    let chain = settings.open().map_err(StartError::of_chain(&served.network.short_name))?;
+    let follower = Follower::new(Arc::new(database.clone()), chain, config);
     let (follower, transfers) = (Arc::new(follower), &served.transfers);
     let follow = FollowBlocks::new(Arc::clone(&follower), database, settings.chain_id, poll);
     supervisor.run(by_the_clock(state, follow));
@@ -406,6 +407,7 @@ async fn open_state(settings: Settings, shutdown: CancellationToken) -> Result<S
         spending: settings.limits.spending(&settings.chains, &settings.recovery)?,
         external: settings.limits.external(&settings.chains, &primary)?,
         policy: policy.map_err(StartError::PaymentPolicy)?.map(Arc::new),
+        contracts: token_contracts(&settings.chains),
     };
     let stores = (&database, &*key_database);
     let chains = Chains::open(&settings.chains, &primary, rules, stores, &sealer).await?;

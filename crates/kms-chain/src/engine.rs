@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use kms_core::Sealer;
 use kms_core::ports::StoreError;
-use kms_types::{Timestamp, TransferId};
+use kms_types::{EthAddress, Timestamp, TransferId};
 
 use crate::chain::Chain;
 use crate::follower::UsedNonce;
@@ -30,7 +30,7 @@ pub use self::quote::{QuoteError, QuoteRequest};
 pub use self::replace::{ReadyReplacement, ReplacementFee};
 
 /// Settings of the transfer engine.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct TransferConfig {
     /// How long a quote can be confirmed.
     pub quote_lifetime: Duration,
@@ -42,6 +42,8 @@ pub struct TransferConfig {
     pub check_after: Duration,
     /// What the operator allows for fees.
     pub prices: PricePolicy,
+    /// Addresses that are never recipients, beside the contracts of this chain's tokens.
+    pub never_paid: Arc<[EthAddress]>,
 }
 
 /// The transfer engine. Several processes may run it over one database.

@@ -44,6 +44,9 @@ pub struct AnvilOptions {
     pub chain_id: u64,
     /// Seconds between blocks; by default every transaction is mined at once.
     pub block_time: Option<u64>,
+    /// The rules of the chain, such as `berlin`, whose blocks have no base fee; by default the
+    /// newest ones.
+    pub hardfork: Option<&'static str>,
 }
 
 /// A running anvil node.
@@ -56,7 +59,7 @@ pub struct Anvil {
 
 impl Default for AnvilOptions {
     fn default() -> Self {
-        Self { chain_id: 31_337, block_time: None }
+        Self { chain_id: 31_337, block_time: None, hardfork: None }
     }
 }
 
@@ -97,6 +100,9 @@ impl Anvil {
         .to_vec();
         if let Some(seconds) = options.block_time {
             command.extend(["--block-time".to_owned(), seconds.to_string()]);
+        }
+        if let Some(hardfork) = options.hardfork {
+            command.extend(["--hardfork".to_owned(), hardfork.to_owned()]);
         }
         let version = process::version(&program)?;
         let spec = Spec { program: "anvil", command, stop: "KILL", directory };

@@ -167,22 +167,28 @@ fn token<'a>(chain: &'a ServedChain, asset: &Asset) -> Result<Option<&'a Token>,
 
 pub(crate) async fn show(state: &State, account: &Account) -> Result<SpendingLimits, ApiError> {
     let now = clock::now();
-    let mut limits = Vec::new();
-    for network in state.chains.iter().map(|chain| &chain.network) {
-        for token in std::iter::once(None).chain(network.tokens.iter().map(Some)) {
-            let asset = AssetId::of(network.chain_id, token);
-            let caps = state.chains.spending.caps(asset);
-            let found = state.database.spending(account.id, asset, caps, now).await?;
-            let later = found.own.later.filter(|(_, from)| *from > now);
-            limits.push(SpendingLimit {
-                chain_id: network.chain_id,
-                token: token.cloned(),
-                limit: found.limit,
-                spent: found.spent,
-                own: found.own.at(now),
-                later: later.map(|(units, from)| LaterLimit { units, from }),
-            });
+    let networks = state.chains.iter().map(|chain| &chain.network);
+    let assets: Vec<_> = networks
+        .flat_map(|network| {
+            let tokens = std::iter::once(None).chain(network.tokens.iter().map(Some));
+            tokens.map(|token| (network.chain_id, token))
+        })
+        .collect();
+    let caps = assets.iter().map(|(chain_id, token)| {
+        let asset = AssetId::of(*chain_id, *token);
+        (asset, state.chains.spending.caps(asset))
+    });
+    let found = state.database.spendings(account.id, caps.collect(), now).await?;
+    let limits = assets.into_iter().zip(found).map(|((chain_id, token), found)| {
+        let later = found.own.later.filter(|(_, from)| *from > now);
+        SpendingLimit {
+            chain_id,
+            token: token.cloned(),
+            limit: found.limit,
+            spent: found.spent,
+            own: found.own.at(now),
+            later: later.map(|(units, from)| LaterLimit { units, from }),
         }
-    }
-    Ok(SpendingLimits { limits })
+    });
+    Ok(SpendingLimits { limits: limits.collect() })
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 use kms_server_testing::commands::{fails, kms_server, output_text, succeeds};
 use kms_server_testing::requests::{COIN, confirm, quote, telegram};
 use kms_server_testing::{Stores, TestEnv, TestServer, chain_of};
-use kms_testkit::{Anvil, AnvilOptions};
+use kms_testkit::{Anvil, AnvilOptions, TestToken};
 use kms_types::wire::{
     Account, Balances, LimitAmount, QuoteTransfer, SetLimit, Transfer, TransferState,
 };
-use kms_types::{Asset, ErrorCode, U256, Wei};
+use kms_types::{Asset, ErrorCode, Token, U256, Wei};
 use serde_json::json;
 
 const OTHER: u64 = 1_020;
@@ -21,6 +21,11 @@ const REMOVED: u64 = 1_025;
 const SLOW: u64 = 1_027;
 const LISTED: u64 = 1_029;
 const LATER: u64 = 1_028;
+const LEGACY: u64 = 1_050;
+const KILLED: u64 = 1_051;
+const STOPPED: u64 = 1_052;
+const MISTAKEN: u64 = 1_053;
+const TOKENS: u64 = 1_054;
 
 fn wei(amount: u128) -> Wei {
     Wei(U256::from(amount))
@@ -28,7 +33,11 @@ fn wei(amount: u128) -> Wei {
 
 /// Adds a chain to the settings of a server.
 pub(crate) fn add(env: &mut TestEnv, short_name: &str, chain_id: u64) -> Anvil {
-    let anvil = Anvil::start_with(AnvilOptions { chain_id, ..AnvilOptions::default() }).unwrap();
+    add_with(env, short_name, AnvilOptions { chain_id, ..AnvilOptions::default() })
+}
+
+fn add_with(env: &mut TestEnv, short_name: &str, options: AnvilOptions) -> Anvil {
+    let anvil = Anvil::start_with(options).unwrap();
     let mut chain = chain_of(&anvil).unwrap();
     chain.name = short_name.to_uppercase();
     env.more_chains.insert(short_name.to_owned(), chain);
@@ -180,6 +189,85 @@ async fn a_chain_that_stops_answering_delays_its_own_payments_alone() {
     assert_eq!(test.until(waits.id, TransferState::Final).await.tx_hash, waits.tx_hash);
     let balances = test.client.balances(telegram(2)).await.unwrap();
     assert_eq!(coins(&balances), [(home, Some(wei(3 * COIN))), (PAUSED, Some(wei(COIN)))]);
+}
+
+/// Of five chains in one server, one is killed, one is served by an endpoint of another chain, one
+/// is paused by the operator, and one has no base fee: that one and the first work, and what is
+/// said of the others is right.
+#[actix_web::test]
+async fn chains_that_fail_in_different_ways_leave_two_of_five_working() {
+    let mut env = TestEnv::new(Stores::Embedded).unwrap();
+    let before_london = Some("berlin");
+    let options = AnvilOptions { chain_id: LEGACY, hardfork: before_london, ..Default::default() };
+    let legacy = add_with(&mut env, "legacy", options);
+    let mut killed = add(&mut env, "killed", KILLED);
+    let _stopped = add(&mut env, "stopped", STOPPED);
+    let _mistaken = add(&mut env, "mistaken", MISTAKEN + 100);
+    env.more_chains.get_mut("mistaken").unwrap().chain_id = MISTAKEN;
+    let test = TestServer::start(env).await;
+    let (ann, _) = test.ann_and_bob().await;
+    fund(&legacy, &ann);
+    fund(&killed, &ann);
+    let home = test.env.chain.chain_id;
+    let quoted = test.client.quote(&on(KILLED, "1")).await.unwrap();
+    killed.rpc("evm_setAutomine", json!([false])).unwrap();
+    let waits = pay(&test, &on(KILLED, "2")).await;
+    test.until(waits.id, TransferState::Broadcast).await;
+    killed.kill().unwrap();
+    succeeds(&test.env, "payments pause --chain stopped");
+    until_metric(&test, &up(KILLED, 0)).await;
+    until_refused(&test, || on(STOPPED, "1"), ErrorCode::PaymentsPaused).await;
+
+    for chain_id in [KILLED, MISTAKEN] {
+        let code = refused(&test, &on(chain_id, "1")).await;
+        assert_eq!(code, Some(ErrorCode::ChainUnavailable), "{chain_id}");
+    }
+    // Neither a payment nor a balance of a chain that does not answer is said to be over.
+    let error = test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await;
+    assert_eq!(error.unwrap_err().code(), Some(ErrorCode::ChainUnavailable));
+    let found = test.client.transfer(waits.id).await.unwrap().unwrap();
+    assert_eq!((found.state, found.chain_id), (TransferState::Broadcast, KILLED));
+    for (chain_id, chain) in [(LEGACY, &legacy), (home, &*test.env.anvil)] {
+        let sent = pay(&test, &on(chain_id, "1.5")).await;
+        let mined = test.until(sent.id, TransferState::Mined).await;
+        chain.rpc("anvil_mine", json!(["0x3"])).unwrap();
+        assert_eq!(test.until(sent.id, TransferState::Final).await.chain_id, chain_id);
+        let hash = mined.tx_hash.unwrap();
+        let transaction = chain.rpc("eth_getTransactionByHash", json!([hash])).unwrap();
+        let kind = if chain_id == LEGACY { "0x0" } else { "0x2" };
+        assert_eq!(transaction.get("type"), Some(&json!(kind)), "{transaction}");
+    }
+    let paid = Some(wei(3 * COIN / 2));
+    let expected =
+        [(home, paid), (KILLED, None), (LEGACY, paid), (MISTAKEN, None), (STOPPED, Some(wei(0)))];
+    let balances = test.client.balances(telegram(2)).await.unwrap();
+    assert_eq!(coins(&balances), expected);
+    // What was spent is counted on its own chain.
+    let limits = test.client.limits(telegram(1)).await.unwrap().limits;
+    let spent = limits.iter().map(|limit| (limit.chain_id, limit.spent.0 / wei(COIN).0));
+    let spent: Vec<_> = spent.map(|(chain_id, coins)| (chain_id, coins.to::<u64>())).collect();
+    assert_eq!(spent, [(home, 1), (KILLED, 2), (LEGACY, 1), (MISTAKEN, 0), (STOPPED, 0)]);
+    assert_eq!(test.ops("/readyz").await.status(), 200);
+}
+
+/// The contract of a token is pasted in place of a recipient's address, and has no code elsewhere.
+#[actix_web::test]
+async fn no_contract_of_a_token_of_any_chain_is_paid() {
+    let mut env = TestEnv::new(Stores::Embedded).unwrap();
+    let other = add(&mut env, "other", TOKENS);
+    let token = TestToken::deploy(&other, "USDC", 6).unwrap();
+    let (symbol, address) = ("USDC".parse().unwrap(), token.address().parse().unwrap());
+    let configured = Token { symbol, address, decimals: 6 };
+    env.more_chains.get_mut("other").unwrap().tokens = vec![configured];
+    let test = TestServer::start(env).await;
+    let (ann, _) = test.ann_and_bob().await;
+    fund(&other, &ann);
+    let home = test.env.chain.chain_id;
+    for chain_id in [home, TOKENS] {
+        let request = QuoteTransfer { chain_id: Some(chain_id), ..quote(1, token.address(), "1") };
+        let error = test.client.quote(&request).await.unwrap_err();
+        assert_eq!(error.code(), Some(ErrorCode::InvalidField), "{chain_id}: {error}");
+    }
 }
 
 /// An endpoint that may take longer than a client waits.

@@ -192,7 +192,8 @@ impl Transfers {
 
     fn check_recipient(&self, sender: AccountId, request: &QuoteRequest) -> Result<(), QuoteError> {
         let QuoteRequest { from, to, .. } = request;
-        if self.tokens.iter().any(|token| token.address == to.address) {
+        let contracts = self.tokens.iter().map(|token| &token.address);
+        if contracts.chain(self.config.never_paid.iter()).any(|it| *it == to.address) {
             return Err(QuoteError::TokenContract);
         }
         if to.address == from.address || to.account == Some(sender) {

@@ -446,6 +446,7 @@ fn config() -> TransferConfig {
         replace_after: REPLACE_AFTER,
         check_after: Duration::from_secs(13),
         prices: PricePolicy { max_fee: None, max_share: 100, min_tip: 1_000_000 },
+        never_paid: Arc::default(),
     }
 }
 

@@ -340,6 +340,40 @@ pub(crate) fn stale_macs(
     Ok(rows.into_iter().map(stale).collect())
 }
 
+/// What an account spent in a day, of all assets.
+struct Spends {
+    account: AccountId,
+    recovered: Option<Timestamp>,
+    spends: Vec<spends::Spent>,
+    now: Timestamp,
+}
+
+impl Spends {
+    fn read(
+        connection: &mut AnyConnection,
+        keys: &ServerKeys,
+        account: AccountId,
+        now: Timestamp,
+    ) -> Result<Self, Failure> {
+        let recovered = recovery_of(connection, keys, account)?;
+        let spends = spends::of_a_day(connection, keys, account, now)?;
+        Ok(Self { account, recovered, spends, now })
+    }
+
+    fn spending(
+        &self,
+        connection: &mut AnyConnection,
+        keys: &ServerKeys,
+        asset: AssetId,
+        caps: Caps,
+    ) -> Result<Spending, Failure> {
+        let own = own_limit(connection, keys, self.account, asset)?.own;
+        let limit = spending::in_force(caps, own, self.recovered, self.now);
+        let spent = spending::spent(&spends::of_asset(&self.spends, asset), self.now);
+        Ok(Spending { limit, spent, own })
+    }
+}
+
 impl Database {
     /// Returns the limit of an account for an asset, and the amount spent.
     ///
@@ -354,12 +388,28 @@ impl Database {
     ) -> Result<Spending, StoreError> {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
-            let own = own_limit(connection, &keys, account, asset)?.own;
-            let recovered = recovery_of(connection, &keys, account)?;
-            let limit = spending::in_force(caps, own, recovered, now);
-            let spends = spends::of_a_day(connection, &keys, account, now)?;
-            let spent = spending::spent(&spends::of_asset(&spends, asset), now);
-            Ok(Spending { limit, spent, own })
+            Spends::read(connection, &keys, account, now)?.spending(connection, &keys, asset, caps)
+        })
+        .await
+    }
+
+    /// Like [`Database::spending`], for several assets, in their order.
+    ///
+    /// # Errors
+    /// As [`Database::spending`].
+    pub async fn spendings(
+        &self,
+        account: AccountId,
+        assets: Vec<(AssetId, Caps)>,
+        now: Timestamp,
+    ) -> Result<Vec<Spending>, StoreError> {
+        let keys = self.keys.clone();
+        self.blocking(move |connection| {
+            let spends = Spends::read(connection, &keys, account, now)?;
+            let spendings = assets
+                .into_iter()
+                .map(|(asset, caps)| spends.spending(connection, &keys, asset, caps));
+            spendings.collect()
         })
         .await
     }
