@@ -212,7 +212,7 @@ impl Telegram {
         if sent.is_certain {
             self.shown.record((chat(to), sent.id), html, &keyboard);
         } else {
-            // It is repeated like any other edit, and changes nothing as a rule.
+            // It is repeated like any other edit.
             let _ = self.edit(to, sent.id, html, keyboard).await;
         }
         Ok(sent.id)

@@ -6,7 +6,7 @@
 //! deleted.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use teloxide_core::types::{ChatId, MessageId};
@@ -35,6 +35,8 @@ const CLEANUP_FROM: usize = 10_000;
 pub(super) struct LateCalls {
     edits: Mutex<HashMap<Place, Doubt>>,
     turns: Mutex<HashMap<ChatId, Arc<AsyncMutex<()>>>>,
+    /// How many messages were given up in each chat that may still arrive.
+    given_up: Mutex<HashMap<ChatId, u32>>,
 }
 
 /// A message that a late edit may change.
@@ -54,11 +56,6 @@ enum Wanted {
 /// When the calls of an attempt that times out now are done at the latest.
 pub(super) fn until() -> Instant {
     Instant::now() + LATE
-}
-
-/// The same for an attempt that has begun and is not waited for any more.
-pub(super) fn until_of_begun() -> Instant {
-    until() + ATTEMPT
 }
 
 impl LateCalls {
@@ -93,6 +90,25 @@ impl LateCalls {
     /// Records that a message was deleted.
     pub(super) fn forget(&self, place: Place) {
         self.edits().remove(&place);
+    }
+
+    /// Whether a message may arrive that was given up.
+    pub(super) fn has_given_up(&self, chat: ChatId) -> bool {
+        self.given_up().contains_key(&chat)
+    }
+
+    fn end_given_up(&self, chat: ChatId) {
+        let mut given_up = self.given_up();
+        if let Some(count) = given_up.get_mut(&chat) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                given_up.remove(&chat);
+            }
+        }
+    }
+
+    fn given_up(&self) -> MutexGuard<'_, HashMap<ChatId, u32>> {
+        self.given_up.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn edits(&self) -> MutexGuard<'_, HashMap<Place, Doubt>> {
@@ -160,24 +176,39 @@ impl Telegram {
         }
     }
 
-    /// Looks after this time for what Telegram sent late after a message, its double or one that
-    /// was given up, and deletes it.
-    pub(super) fn delete_late(&self, chat: ChatId, after: MessageId, until: Instant) {
+    /// Looks after this time for what Telegram sent late after a message, a double of which it is,
+    /// and deletes it.
+    pub(super) fn delete_double_later(&self, chat: ChatId, after: MessageId, until: Instant) {
         // The bot may be ending.
         let Ok(runtime) = Handle::try_current() else { return };
+        runtime.spawn(delete_late(self.me.clone(), chat, after, until));
+    }
+
+    /// The same for a message that is given up now. Until then it may be taken for a later one.
+    pub(super) fn give_up(&self, chat: ChatId, after: MessageId) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        *self.late.given_up().entry(chat).or_default() += 1;
         let telegram = self.me.clone();
         runtime.spawn(async move {
-            let mut at = until;
-            for _ in 0..ATTEMPTS {
-                sleep_until(at).await;
-                let Some(telegram) = telegram.upgrade() else { return };
-                let _turn = telegram.late.turn(chat).await;
-                if let Ok(Ok(())) = timeout(TURN, telegram.delete_doubles(chat, after)).await {
-                    return;
-                }
-                at = Instant::now() + LATE;
+            // Its last attempt may have just begun.
+            delete_late(telegram.clone(), chat, after, until() + ATTEMPT).await;
+            if let Some(telegram) = telegram.upgrade() {
+                telegram.late.end_given_up(chat);
             }
-            tracing::info!("message that may have been sent late not looked for");
         });
     }
+}
+
+async fn delete_late(telegram: Weak<Telegram>, chat: ChatId, after: MessageId, until: Instant) {
+    let mut at = until;
+    for _ in 0..ATTEMPTS {
+        sleep_until(at).await;
+        let Some(telegram) = telegram.upgrade() else { return };
+        let _turn = telegram.late.turn(chat).await;
+        if let Ok(Ok(())) = timeout(TURN, telegram.delete_doubles(chat, after)).await {
+            return;
+        }
+        at = Instant::now() + LATE;
+    }
+    tracing::info!("message that may have been sent late not looked for");
 }

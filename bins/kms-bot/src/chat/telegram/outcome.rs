@@ -220,7 +220,7 @@ impl Telegram {
             };
             sleep(delay(attempts)).await;
             match self.find_last(to, after, CANDIDATES).await {
-                Ok(Some(id)) => break Sent { id, is_certain: false },
+                Ok(Some(id)) => break Sent { id, is_certain: !self.late.has_given_up(to) },
                 Ok(None) if Instant::now() < deadline => {}
                 Ok(None) | Err(_) => return Err(error.into()),
             }
@@ -231,7 +231,7 @@ impl Telegram {
             self.delete_double(to, after).await;
         }
         if let Some(late) = late {
-            self.delete_late(to, sent.id, late);
+            self.delete_double_later(to, sent.id, late);
         }
         Ok(sent)
     }
@@ -245,7 +245,7 @@ impl Telegram {
         sent: MessageId,
     ) {
         self.delete_double(ChatId(to.into()), after).await;
-        self.delete_late(ChatId(to.into()), sent, late::until());
+        self.delete_double_later(ChatId(to.into()), sent, late::until());
     }
 
     /// Deletes what was sent to a chat after a message and is not known: messages of attempts that
@@ -377,7 +377,7 @@ struct Unsent<'a> {
 impl Drop for Unsent<'_> {
     fn drop(&mut self) {
         if self.may_arrive {
-            self.telegram.delete_late(self.to, self.after, late::until_of_begun());
+            self.telegram.give_up(self.to, self.after);
         }
     }
 }
