@@ -377,8 +377,7 @@ async fn tokens_and_pauses(stores: Stores) {
     succeeds(&test.env, "recoveries pause");
     succeeds(&test.env, "payments pause");
     succeeds(&test.env, "payments resume --all --reason ticket-9");
-    let payments = format!("payments/{}", test.env.chain.chain_id);
-    let pair = Pair::new("switches", "name", ["recoveries", &payments]);
+    let pair = Pair::new("switches", "name", ["recoveries", "payments/all"]);
     let acts = async |test: &TestServer, _: &[Transfer]| {
         let quoted = test.client.quote(&quote(1, "@bob", "1")).await;
         vec![
