@@ -13,6 +13,43 @@ const LONGEST_WORD: usize = 20;
 /// The word before the name of a network.
 pub(crate) const ON: &str = "on";
 
+/// What assets and networks are called that may not be configured, or not by this name. A user who
+/// is called so is paid by a username with its `@`.
+const CALLED_ELSEWHERE: [&str; 32] = [
+    "arb",
+    "arbitrum",
+    "avalanche",
+    "avax",
+    "base",
+    "bitcoin",
+    "bnb",
+    "bsc",
+    "btc",
+    "dai",
+    "eth",
+    "ether",
+    "ethereum",
+    "gnosis",
+    "linea",
+    "mainnet",
+    "matic",
+    "op",
+    "optimism",
+    "pol",
+    "polygon",
+    "scroll",
+    "sol",
+    "solana",
+    "ton",
+    "tron",
+    "trx",
+    "usd",
+    "usdc",
+    "usdt",
+    "wbtc",
+    "weth",
+];
+
 /// The networks that a text can be about, and the symbols of their assets.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Assets<'a> {
@@ -44,28 +81,29 @@ impl<'a> Assets<'a> {
         self.networks.iter().map(|network| network.chain_id).collect()
     }
 
-    /// Refuses a username without its `@` that may be meant as something else: as the symbol of an
-    /// asset, or as one of several networks.
+    /// Refuses a username without its `@` that may be meant as something else: as an asset, or as a
+    /// network.
     pub(crate) fn expect_username(self, name: &str) -> Result<(), InputError> {
         if self.networks.is_empty() {
             return Err(InputError::UnknownNetworks);
-        }
-        if self.find(name).is_some() {
-            let (word, known) = self.describe_unknown(name);
-            return Err(InputError::UnknownWord { word, known });
         }
         let is_named = |network: &&Network| {
             let mut words = network.name.split(|c: char| !c.is_ascii_alphanumeric());
             network.short_name.eq_ignore_ascii_case(name)
                 || words.any(|word| word.eq_ignore_ascii_case(name))
         };
-        match self.networks.iter().find(is_named).filter(|_| self.are_on_several()) {
-            None => Ok(()),
-            Some(network) => {
-                let (word, network) = (shorten(name), network.short_name.clone());
-                Err(InputError::NetworkAsRecipient { word, network })
-            }
+        let is_asset = self.find(name).is_some();
+        let named = self.networks.iter().find(is_named).filter(|_| self.are_on_several());
+        if let Some(network) = named.filter(|_| !is_asset) {
+            let (word, network) = (shorten(name), network.short_name.clone());
+            return Err(InputError::NetworkAsRecipient { word, network });
         }
+        let is_called = CALLED_ELSEWHERE.iter().any(|word| word.eq_ignore_ascii_case(name));
+        if is_asset || is_called {
+            let (word, known) = self.describe_unknown(name);
+            return Err(InputError::UnknownWord { word, known });
+        }
+        Ok(())
     }
 
     /// Finds the network with this short name or name, or lists those that there are.

@@ -71,13 +71,13 @@ pub(crate) enum InputError {
         /// The network's short name.
         network: String,
     },
-    /// An address is marked for another network than the one that is named.
-    #[error("the address is marked for another network")]
+    /// Two networks are named, or one is, and the address is marked for another one.
+    #[error("two networks are named")]
     TwoNetworks {
-        /// The name of the network that is named.
-        named: String,
-        /// The name of the one that the address is marked for.
-        marked: String,
+        /// The name of the one that was named first.
+        one: String,
+        /// The name of the other one.
+        other: String,
     },
     /// Several networks have an asset with the symbol, and the primary one has not.
     #[error("several networks have this asset")]
@@ -128,8 +128,8 @@ impl InputError {
             Self::NetworkAsRecipient { word, network } => {
                 html!("input-network-as-recipient", word = word, network = network)
             }
-            Self::TwoNetworks { named, marked } => {
-                html!("input-two-networks", named = named, marked = marked)
+            Self::TwoNetworks { one, other } => {
+                html!("input-two-networks", one = one, other = other)
             }
             Self::NetworkNeeded { symbol, networks } => {
                 let first = networks.first().cloned().unwrap_or_default();

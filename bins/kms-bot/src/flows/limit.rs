@@ -56,7 +56,8 @@ fn parse(arguments: Arguments<'_>) -> Result<Option<SetLimit>, InputError> {
         },
     };
     let mut words = words.peekable();
-    if words.peek().is_some_and(|word| TypedAmount::is_meant(word)) {
+    let is_split = |word: &&str| TypedAmount::is_meant(word) && assets.find(word).is_none();
+    if words.peek().is_some_and(is_split) {
         return Err(AmountError::Separator.into());
     }
     let symbol = joined.as_deref().or_else(|| words.next());
@@ -184,11 +185,13 @@ fn limited(limit: Option<Units>, token: Option<&Token>, network: &Network) -> Ht
 
 #[cfg(test)]
 mod tests {
+    use kms_types::{Timestamp, U256};
+
     use super::*;
     use crate::assets::network;
 
     fn parsed(words: &str) -> Result<Option<(LimitAmount, Asset)>, InputError> {
-        let network = network(1, "Test", "ETH", &["USDC"]);
+        let network = network(1, "Test", "ETH", &["USDC", "1INCH"]);
         let assets = Assets::on(&network);
         let arguments = Arguments { words: words.split_whitespace(), assets, flows: &[] };
         Ok(parse(arguments)?.map(|limit| (limit.amount, limit.asset)))
@@ -204,6 +207,8 @@ mod tests {
         assert_eq!(parsed("0.5"), limit("0.5", "native"));
         assert_eq!(parsed("NONE usdc"), limit("none", "USDC"));
         assert_eq!(parsed("5usdc"), limit("5", "USDC"));
+        assert_eq!(parsed("5 1INCH"), limit("5", "1INCH"));
+        assert_eq!(parsed("none 1inch"), limit("none", "1INCH"));
         assert_eq!(parsed(".5ETH"), limit("0.5", "native"));
         assert_eq!(parsed("1 000"), Err(AmountError::Separator.into()));
         for words in ["5 USDC 5", "all", "5usdc ETH"] {
@@ -212,6 +217,48 @@ mod tests {
         for words in ["5 DAI", "5dai", "none DAI"] {
             let refused = parsed(words);
             assert!(matches!(refused, Err(InputError::UnknownAsset { .. })), "{words}");
+        }
+    }
+
+    #[test]
+    fn the_command_that_cancels_a_raise_is_read_as_the_limit_that_holds() {
+        let networks = [
+            network(1, "Ethereum", "ETH", &["USDC", "1INCH"]),
+            network(137, "Polygon", "POL", &["USDC", "1INCH"]),
+        ];
+        let owns = [None, Some(Units(U256::from(1_234_567)))];
+        for (network, own) in networks.iter().flat_map(|it| owns.map(|own| (it, own))) {
+            let tokens = network.tokens.iter().cloned().map(Some);
+            for token in [None].into_iter().chain(tokens) {
+                let asset =
+                    token.as_ref().map_or(Asset::Native, |it| Asset::Token(it.symbol.clone()));
+                let (amount, decimals) =
+                    (own, token.as_ref().map_or(Wei::DECIMALS, |it| it.decimals));
+                let limit = SpendingLimit {
+                    chain_id: network.chain_id,
+                    token,
+                    limit: own,
+                    own,
+                    spent: Units::default(),
+                    later: Some(LaterLimit { units: None, from: Timestamp(0) }),
+                };
+                let shown = entry(&limit, network, true);
+                let command = shown.as_str().split("<code>").nth(1).unwrap();
+                let words = command.split("</code>").next().unwrap();
+                let words = words.strip_prefix("/limit ").unwrap().split_whitespace();
+                let assets = Assets::of(&networks);
+                let read = parse(Arguments { words, assets, flows: &[] }).unwrap().unwrap();
+                assert_eq!(
+                    (read.asset, read.chain_id),
+                    (asset, Some(network.chain_id)),
+                    "{command}"
+                );
+                let read = match read.amount {
+                    LimitAmount::NoLimit => None,
+                    LimitAmount::AtMost(amount) => Some(Units(amount.to_units(decimals).unwrap())),
+                };
+                assert_eq!(read, amount, "{command}");
+            }
         }
     }
 

@@ -129,14 +129,15 @@ impl Money {
         asset_on(network, symbol).ok_or_else(|| Assets::on(network).unknown(symbol))
     }
 
-    /// The same on the network that an address is marked for, if it can be there.
-    fn marked_for(self, marked: Option<Network>) -> Result<Self, InputError> {
-        let on = match (self.on, marked) {
-            (Some(named), Some(marked)) if named.chain_id != marked.chain_id => {
-                let (named, marked) = (named.name, marked.name);
-                return Err(InputError::TwoNetworks { named, marked });
+    /// The same on another network that is named, or that an address is marked for, if it can be
+    /// there.
+    fn also_on(self, other: Option<Network>) -> Result<Self, InputError> {
+        let on = match (self.on, other) {
+            (Some(one), Some(other)) if one.chain_id != other.chain_id => {
+                let (one, other) = (one.name, other.name);
+                return Err(InputError::TwoNetworks { one, other });
             }
-            (on, marked) => on.or(marked),
+            (on, other) => on.or(other),
         };
         let money = Self { on, ..self };
         if let Some(network) = &money.on {
@@ -148,7 +149,7 @@ impl Money {
     /// The same with what the sender has named since.
     fn and(self, since: Self) -> Result<Self, InputError> {
         let Self { symbol, on } = since;
-        Self { symbol: symbol.or(self.symbol), on: on.or(self.on) }.marked_for(None)
+        Self { symbol: symbol.or(self.symbol), on: self.on }.also_on(on)
     }
 }
 
@@ -269,7 +270,7 @@ impl AskRecipient {
             return Err(InputError::UnmarkedRecipient);
         }
         let (to, marked) = arguments::recipient(text, assets)?;
-        Ok(self.to(to, self.money.clone().marked_for(marked.cloned())?))
+        Ok(self.to(to, self.money.clone().also_on(marked.cloned())?))
     }
 
     /// Reads a forwarded message: the one recipient that its text names, or, if it names none, its

@@ -74,7 +74,7 @@ impl SendArguments {
             assets.parse_word(word)?;
         }
         let money = Money { symbol: symbol.map(str::to_owned), on: on.cloned() };
-        arguments.money = money.marked_for(marked.cloned())?;
+        arguments.money = money.also_on(marked.cloned())?;
         Ok(arguments)
     }
 
@@ -350,6 +350,17 @@ mod tests {
         for words in ["pol 5 on base", "usdc 5 on gnosis"] {
             let refused = parse_among(words, &networks);
             assert!(matches!(refused, Err(InputError::UnknownAsset { .. })), "{words}");
+        }
+        // What is called so elsewhere, with one network, too.
+        for (words, networks) in [
+            ("usdt 5", &networks[..]),
+            ("5 USDC to mainnet", &networks),
+            ("Matic 5", &networks),
+            ("usdt 5", &networks[..1]),
+            ("5 usdc to base", &networks[..1]),
+        ] {
+            let refused = parse_among(words, networks);
+            assert!(matches!(refused, Err(InputError::UnknownWord { .. })), "{words}: {refused:?}");
         }
         // Until the networks are known, any word may be one.
         assert_eq!(parse_among("pol 5", &[]), Err(InputError::UnknownNetworks));

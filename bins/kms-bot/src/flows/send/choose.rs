@@ -16,7 +16,8 @@ use crate::texts::{Html, html};
 /// Quotes a payment on the network that its sender named. If the sender named none, and not only
 /// the primary network has the money, on the only one that has it, or on the one that the sender
 /// chooses. A person has the same address on all networks; an address may be one of an exchange
-/// that does not see the others, so that no other network is used for it unasked.
+/// that does not see the others, so that no other network is used for it unasked. Nor is one where
+/// a token is called as a coin is elsewhere.
 pub(super) async fn pay(
     context: &Context,
     user: &User,
@@ -33,7 +34,10 @@ pub(super) async fn pay(
     let networks = context.network.all().await?;
     let (assets, primary) = (Assets::of(&networks), networks.first());
     let symbol = money.symbol.as_deref().or(primary.map(|primary| primary.symbol.as_str()));
-    let places: Vec<_> = symbol.into_iter().flat_map(|symbol| assets.with(symbol)).collect();
+    // A token of the same symbol is of another issuer: it is never meant without its symbol.
+    let is_meant = |asset: &Asset| money.symbol.is_some() || *asset == Asset::Native;
+    let places = symbol.into_iter().flat_map(|symbol| assets.with(symbol));
+    let places: Vec<_> = places.filter(|(_, asset)| is_meant(asset)).collect();
     let (first, asset) = match places.as_slice() {
         [] => return refuse(context, user, &assets.unknown(symbol.unwrap_or_default())).await,
         [(only, asset)] => {
@@ -58,9 +62,11 @@ pub(super) async fn pay(
     }
     let is_primary = |it: &Network| primary.is_some_and(|first| first.chain_id == it.chain_id);
     let is_address = matches!(to, TypedRecipient::Named(Recipient::Address(_)));
+    let coins = places.iter().filter(|(_, asset)| *asset == Asset::Native).count();
+    let is_ambiguous = is_address || (1..places.len()).contains(&coins);
     match sources.as_slice() {
         [] => quote::quote(context, user, to, amount, asset, first).await,
-        [only] if is_primary(only.network) || !is_address => {
+        [only] if is_primary(only.network) || !is_ambiguous => {
             quote::quote(context, user, to, amount, only.asset.clone(), only.network).await
         }
         _ => {
