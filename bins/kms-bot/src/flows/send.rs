@@ -388,3 +388,45 @@ async fn refuse(context: &Context, user: &User, error: &InputError) -> HandlerRe
     context.telegram.send(user.id, &error.message(), cancel::keyboard(context, user.id)).await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::assets::network;
+
+    #[test]
+    fn an_answer_never_replaces_a_network_that_was_named() {
+        let networks = [
+            network(1, "Ethereum", "ETH", &["USDC"]),
+            network(8_453, "Base", "ETH", &["USDC"]),
+            network(137, "Polygon", "POL", &["USDC"]),
+        ];
+        let assets = Assets::of(&networks);
+        let usdc = |on: &Network| Money { symbol: Some("USDC".to_owned()), on: Some(on.clone()) };
+        let [ethereum, base, polygon] = &networks;
+        let address = "0x1486F47822927e3F2321E0bE433247dDADAf8F8C";
+        let recipient = |text: &str| {
+            let read = AskRecipient { amount: None, money: usdc(polygon) }.read(text, assets)?;
+            Ok(read.money.on)
+        };
+        for text in
+            [format!("base:{address}"), format!("base:{address} 5"), "@bob on base".to_owned()]
+        {
+            let refused = recipient(&text);
+            assert!(matches!(refused, Err(InputError::TwoNetworks { .. })), "{text}: {refused:?}");
+        }
+        assert_eq!(recipient("@bob on polygon"), Ok(Some(polygon.clone())));
+        assert_eq!(recipient("@bob"), Ok(Some(polygon.clone())));
+
+        let to = || TypedRecipient::Named("@bob".parse().unwrap());
+        let amount = |text: &str| {
+            let (_, money) = AskAmount { to: to(), money: usdc(base) }.read(text, assets)?;
+            Ok(money.on)
+        };
+        let refused = amount("5 on ethereum");
+        assert!(matches!(refused, Err(InputError::TwoNetworks { .. })), "{refused:?}");
+        assert_eq!(amount("5 on base"), Ok(Some(base.clone())));
+        let unnamed = AskAmount { to: to(), money: Money::default() };
+        assert_eq!(unnamed.read("5 on ethereum", assets).unwrap().1.on, Some(ethereum.clone()));
+    }
+}
