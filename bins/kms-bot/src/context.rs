@@ -18,7 +18,6 @@ use crate::chat::keyboard::Keyboard;
 use crate::chat::telegram::{Telegram, TelegramError};
 use crate::clock;
 use crate::dialogue::Dialogues;
-use crate::handler::Later;
 use crate::journal::reports::{PaymentMessage, Report, Sending};
 use crate::journal::{Asked, Journal, Working};
 use crate::network::NetworkCache;
@@ -30,6 +29,19 @@ use crate::usernames::UsernameReports;
 /// A question is open for this long, in milliseconds. After a restart it is asked again if it was
 /// open when the bot stopped.
 pub(crate) const QUESTION_LIFETIME: i64 = 15 * 60 * 1_000;
+
+/// What is done later for a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Later {
+    /// An answer is sent.
+    Answer,
+    /// What was missed is reported.
+    Missed,
+    /// All unfinished work is finished.
+    Work,
+    /// The chat is resumed after a restart.
+    Resume,
+}
 
 /// The parts of a running bot.
 pub(crate) struct Context {

@@ -20,7 +20,7 @@ use crate::chat::keyboard::Keyboard;
 use crate::chat::lanes::Lanes;
 use crate::chat::telegram::TelegramError;
 use crate::clock;
-use crate::context::{Context, HandlerError, HandlerResult, QUESTION_LIFETIME};
+use crate::context::{Context, HandlerError, HandlerResult, Later, QUESTION_LIFETIME};
 use crate::delivery::backoff;
 use crate::flow::NO_MESSAGE;
 use crate::flows::start;
@@ -210,19 +210,6 @@ fn send_later(context: &Arc<Context>, lanes: &Lanes, user: TelegramId, text: Htm
         let (context, text) = (Arc::clone(&sent), text.clone());
         async move { context.send(user, text).await }.boxed()
     });
-}
-
-/// What is done later for a user.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Later {
-    /// An answer is sent.
-    Answer,
-    /// What was missed is reported.
-    Missed,
-    /// All unfinished work is finished.
-    Work,
-    /// The chat is resumed after a restart.
-    Resume,
 }
 
 /// Repeats a job in the user's lane until it succeeds, for a day. While one is repeated, another of

@@ -16,8 +16,8 @@ use kms_types::ErrorCode;
 
 use crate::clock;
 use crate::error::{ApiError, Defect};
+use crate::request_id::request_id;
 use crate::state::State;
-use crate::telemetry;
 
 /// A caller whose token has the scope `bot`: it may pass on passwords that were typed in the chat,
 /// for accounts that are not page-only.
@@ -87,14 +87,14 @@ async fn authorize(
             "the token's scope does not allow this request; use a token with the required scope";
         return Err(ApiError::refused(ErrorCode::Forbidden, detail));
     }
-    let caller = Caller::new(token.name, telemetry::request_id());
+    let caller = Caller::new(token.name, request_id());
     Ok((caller, token.scopes))
 }
 
 /// Records a token that was refused, or whose row failed its integrity check. The store keeps at
 /// most one such record a minute for each token, because its holder can repeat the request.
 async fn record(state: &State, token: &str, phase: Phase) {
-    let caller = Caller::new(token, telemetry::request_id());
+    let caller = Caller::new(token, request_id());
     let context = AlarmContext { request_id: Some(&caller.request_id), ..AlarmContext::default() };
     if let Phase::Alarm(_) = phase {
         integrity_alarm("an API token failed its integrity check", context);

@@ -20,7 +20,7 @@ use kms_process::ErrorChain;
 use kms_types::{ErrorCode, LimitReached, Problem};
 
 use crate::clock;
-use crate::telemetry;
+use crate::request_id::request_id;
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]
@@ -234,7 +234,7 @@ impl ResponseError for ApiError {
 
     fn error_response(&self) -> HttpResponse {
         let (status, code) = (self.status_code(), self.code());
-        let request_id = telemetry::request_id();
+        let request_id = request_id();
         if status.is_server_error() {
             tracing::error!(
                 event = "request_failed",

@@ -22,6 +22,7 @@ mod openapi;
 mod page;
 mod rate_limits;
 mod readiness;
+mod request_id;
 mod routes;
 mod start_error;
 mod startup;

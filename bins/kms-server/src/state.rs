@@ -19,7 +19,7 @@ use crate::error::{ApiError, Defect};
 use crate::kms_key_status::KmsKeyStatus;
 use crate::rate_limits::{OpeningLimits, Polls, ReadLimits};
 use crate::readiness::Readiness;
-use crate::telemetry;
+use crate::request_id::request_id;
 use crate::token_cache::TokenCache;
 
 /// The parts of a running server.
@@ -64,7 +64,7 @@ impl State {
     pub(crate) fn alarm_of_contact(&self, account: &Account) {
         let context = AlarmContext { account: Some(account.id), ..AlarmContext::default() };
         integrity_alarm("a contact failed its integrity check", context);
-        let caller = Caller::new("kms-server", telemetry::request_id());
+        let caller = Caller::new("kms-server", request_id());
         let record = AuditRecord {
             at: clock::now(),
             caller,

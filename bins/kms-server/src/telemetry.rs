@@ -1,4 +1,4 @@
-//! Request ids, one log line a request, and metrics. Never a body, a query or a header.
+//! One log line a request with its id, and metrics. Never a body, a query or a header.
 
 use std::time::Instant;
 
@@ -11,16 +11,8 @@ use actix_web::web::Data;
 use kms_types::TraceId;
 use uuid::Uuid;
 
+use crate::request_id::REQUEST_ID;
 use crate::state::State;
-
-tokio::task_local! {
-    static REQUEST_ID: String;
-}
-
-/// The id of the request that this task handles; empty outside a request.
-pub(crate) fn request_id() -> String {
-    REQUEST_ID.try_with(Clone::clone).unwrap_or_default()
-}
 
 /// Gives every request an id, and records it in the log, beside the caller's trace id, and in
 /// metrics. Before a stop it also ends the connection of each answer, so that the client's next

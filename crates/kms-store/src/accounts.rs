@@ -1,13 +1,14 @@
 //! Accounts and their wallets.
 
 pub(crate) mod contacts;
-pub(crate) mod due;
+mod due;
 mod freezes;
 mod listing;
 mod mac;
 mod rescue;
 mod resolve;
 pub(crate) mod rows;
+pub(crate) mod searches;
 mod store;
 
 pub use self::listing::ListedAccount;

@@ -22,7 +22,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use self::manager::ConnectionManager;
-use crate::accounts::due::Searches;
+use crate::accounts::searches::Searches;
 use crate::audit_queue::AuditQueue;
 use crate::dialect::Dialect;
 

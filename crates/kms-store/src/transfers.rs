@@ -8,6 +8,7 @@ mod expiry;
 mod history;
 mod in_flight;
 mod replace;
+mod reserving;
 mod row;
 mod settle;
 mod sign;
@@ -42,9 +43,9 @@ use kms_types::{
 use self::expiry::find_current;
 pub use self::history::{HistoryCursor, HistoryCursorError, HistoryEntry, Page};
 pub use self::in_flight::{InState, InWait};
+use self::reserving::Counted;
 use self::row::Row;
 pub(crate) use self::row::to_i64;
-use self::sign::Counted;
 pub use self::spending_limits::{LimitRefused, Raises, Spending};
 use crate::audit::{self, AuditRow};
 use crate::convert::RowRef;
@@ -396,8 +397,10 @@ impl TransferStore for Database {
         mined: u64,
     ) -> Result<Outgoing, StoreError> {
         let counted = Counted::Pending;
-        self.blocking(move |connection| sign::spend(connection, chain_id, address, mined, counted))
-            .await
+        self.blocking(move |connection| {
+            reserving::spend(connection, chain_id, address, mined, counted)
+        })
+        .await
     }
 
     async fn reserved_spend(
@@ -407,8 +410,10 @@ impl TransferStore for Database {
         mined: u64,
     ) -> Result<Outgoing, StoreError> {
         let counted = Counted::Reserved;
-        self.blocking(move |connection| sign::spend(connection, chain_id, address, mined, counted))
-            .await
+        self.blocking(move |connection| {
+            reserving::spend(connection, chain_id, address, mined, counted)
+        })
+        .await
     }
 
     async fn before_quote(

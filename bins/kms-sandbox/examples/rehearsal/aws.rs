@@ -12,7 +12,7 @@ use pkcs8::{DecodePrivateKey, EncodePublicKey, LineEnding};
 use rsa::PrivateKey;
 use serde::Deserialize;
 
-use crate::world::REPOSITORY;
+pub(crate) const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
 /// The variables of one role.
 pub(crate) type Role = BTreeMap<String, String>;

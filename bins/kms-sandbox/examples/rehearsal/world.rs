@@ -18,10 +18,9 @@ use kms_types::TransferId;
 use mongodb::bson::{Document, doc};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
-use crate::aws::{Aws, Role};
+use crate::aws::{Aws, REPOSITORY, Role};
 use crate::door::{Balancer, Door};
 
-pub(crate) const REPOSITORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 /// How long a server still serves after a stop signal: longer than the balancer needs to notice,
 /// and than a connection of a client can be idle and be used again.
 const DRAIN: Duration = Duration::from_secs(6);

@@ -16,8 +16,8 @@ use kms_types::{AccountRef, ErrorCode, LaunchKey, Purpose, RecoveryId, Timestamp
 
 use crate::clock;
 use crate::error::{ApiError, Defect};
+use crate::request_id::request_id;
 use crate::state::State;
-use crate::telemetry;
 
 /// How long a key authorizes its purpose.
 const LIFETIME: Duration = Duration::from_secs(15 * 60);
@@ -105,7 +105,7 @@ impl<P: Act> Launched<P> {
     /// The caller in the audit, where the name of the launch leads to its proof.
     pub(super) fn caller(&self) -> Caller {
         let actor = format!("launch {}", self.launch.id);
-        Caller::new(actor, telemetry::request_id()).at_page()
+        Caller::new(actor, request_id()).at_page()
     }
 }
 

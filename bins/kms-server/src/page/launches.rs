@@ -13,9 +13,9 @@ use super::launched::expiry;
 use crate::body::Json;
 use crate::clock;
 use crate::error::ApiError;
+use crate::request_id::request_id;
 use crate::routes::accounts::observe_names;
 use crate::state::State;
-use crate::telemetry;
 
 crate::openapi::resource!(open);
 
@@ -80,7 +80,7 @@ async fn prove_name(
         received_at,
         origin: NameOrigin::Launch,
     };
-    let caller = Caller::new(format!("launch {}", launch.id), telemetry::request_id()).at_page();
+    let caller = Caller::new(format!("launch {}", launch.id), request_id()).at_page();
     observe_names(state, &account, names, &caller).await
 }
 

@@ -8,7 +8,7 @@ use actix_web::http::header::{
 };
 use kms_core::audit::Caller;
 
-use crate::telemetry;
+use crate::request_id::request_id;
 
 /// Loads nothing, runs no script, and cannot be framed.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; \
@@ -31,7 +31,7 @@ pub(super) struct LinkButton {
 
 /// A person who follows a link, as the caller in the audit.
 pub(super) fn caller() -> Caller {
-    Caller::new("link in an e-mail", telemetry::request_id())
+    Caller::new("link in an e-mail", request_id())
 }
 
 impl LinkPage {

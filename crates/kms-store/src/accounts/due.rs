@@ -7,24 +7,11 @@ use kms_core::ServerKeys;
 use kms_types::{AccountId, Timestamp};
 
 use super::rows::{Row, is_older_than_audit, parse};
+use super::searches::After;
 use crate::database::{AnyConnection, Failure};
 
 /// Pages that one search reads, so that it ends in time however many rows cannot be changed.
 const PAGES: usize = 10;
-
-/// Where a search begins: after the row of this time and id, in the order of falling times.
-#[derive(Clone, Debug)]
-pub(super) struct After {
-    pub(super) time: i64,
-    pub(super) id: String,
-}
-
-/// Where the next searches begin, if those before them ended at rows that cannot be changed.
-#[derive(Debug, Default)]
-pub(crate) struct Searches {
-    pub(super) unfreezes: Mutex<Option<After>>,
-    pub(super) page_leaves: Mutex<Option<After>>,
-}
 
 /// Returns the ids of a page of rows that can be changed. Passes over pages in which no row can be,
 /// and logs them; after [`PAGES`] of them, the next search goes on there. `read` returns the rows

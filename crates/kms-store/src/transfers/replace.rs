@@ -10,7 +10,8 @@ use kms_types::{ReplacementId, Timestamp, TransferId, Units, Wei};
 
 use super::advance::{end_wait, show_last_sent};
 use super::expiry::{Locked, lock};
-use super::sign::{SenderCheck, check_sender, reserving, shortfall, signed_rows};
+use super::reserving::reserving;
+use super::sign::{SenderCheck, check_sender, shortfall, signed_rows};
 use super::{checks, find, notify_sender, spending_limits, spends};
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Failure, execute_on_either};

@@ -10,8 +10,8 @@ use kms_core::ServerKeys;
 use kms_core::audit::Action;
 use kms_types::{AccountId, AssetId, EthAddress};
 
+use super::reserving::{is_reserving, summed_up, unsettled};
 use super::row::{Row, to_i64};
-use super::sign::{is_reserving, summed_up, unsettled};
 use super::{ends, spending_limits as limits, spends};
 use crate::audit;
 use crate::convert::RowRef;
@@ -20,7 +20,7 @@ use crate::schema::{accounts, spending_limits, transfers};
 
 /// What an account has pending in an asset's chain, and the limit of the asset that its owner set.
 pub(super) struct Standing {
-    /// As [`super::sign::reserving`] returns them.
+    /// As [`super::reserving::reserving`] returns them.
     pub(super) others: Vec<Row>,
     pub(super) own: OwnLimit,
 }
