@@ -62,8 +62,8 @@ impl Lane {
             EventKind::Recovery(_)
             | EventKind::Account(AccountEvent::EmailChangeRequested)
             | EventKind::Security(
-                // Both mean that the wallet is frozen. A freeze does not wait for a clock, so the
-                // time of its event may be wrong.
+                // After the first two the wallet is frozen. A freeze does not wait for a clock, so
+                // the time of its event may be wrong.
                 SecurityEvent::AccountFrozen
                 | SecurityEvent::UnfreezeCancelled
                 | SecurityEvent::UnfreezeRequested
@@ -213,7 +213,7 @@ impl Mailer {
                     // What ended it has an event of its own.
                     return Ok(false);
                 }
-                // The addresses and the link are not of a time at which nothing happened.
+                // If the time of the event is wrong, today's addresses and a new link are used.
                 let at = if is_recent(event, now) { event.at } else { now };
                 let email = emails::security_event(kind, &self.owner(&account, at), event.at);
                 self.send_to(event, &account, &protecting(&account, at), &email).await

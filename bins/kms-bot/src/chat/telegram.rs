@@ -212,7 +212,7 @@ impl Telegram {
         if sent.is_certain {
             self.shown.record((chat(to), sent.id), html, &keyboard);
         } else {
-            // It is repeated like any other edit.
+            // An earlier message gets this text. If that fails, the next edit is not left out.
             let _ = self.edit(to, sent.id, html, keyboard).await;
         }
         Ok(sent.id)

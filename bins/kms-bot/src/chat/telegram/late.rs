@@ -184,7 +184,8 @@ impl Telegram {
         runtime.spawn(delete_late(self.me.clone(), chat, after, until));
     }
 
-    /// The same for a message that is given up now. Until then it may be taken for a later one.
+    /// Does the same for a message that is given up now. Until it is done, a search for a later
+    /// message may find this one.
     pub(super) fn give_up(&self, chat: ChatId, after: MessageId) {
         let Ok(runtime) = Handle::try_current() else { return };
         *self.late.given_up().entry(chat).or_default() += 1;
