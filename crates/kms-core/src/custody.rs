@@ -161,21 +161,31 @@ impl Custody {
     /// The wrapped SCK is written before the wallet: a crash in between leaves an orphaned SCK, and
     /// repeating the request succeeds.
     ///
+    /// `admit` runs for a user who has no wallet, before anything is done: repeats use up no limit
+    /// on new wallets.
+    ///
     /// # Errors
-    /// `AccountExists` when there is a wallet with another password; else as a store, the pool or
-    /// the password gate fails.
-    pub async fn create(
+    /// `AccountExists` when there is a wallet with another password; else as `admit`, a store, the
+    /// pool or the password gate fails.
+    pub async fn create<E, F>(
         &self,
         request: CreateWallet,
         caller: &Caller,
         now: Timestamp,
-    ) -> Result<Created, CustodyError> {
+        admit: impl FnOnce() -> F,
+    ) -> Result<Created, E>
+    where
+        E: From<CustodyError> + Audited,
+        F: Future<Output = Result<(), E>>,
+    {
         let owner = AccountRef::Telegram(request.telegram_id);
         let mut to_record = Vec::new();
         let created = self.audited(Action::Create, owner, caller, now, async |journal| {
-            if let Some(account) = self.ports.accounts.account(owner).await? {
-                return self.existing(account, request.password, caller, now, journal).await;
+            let found = self.ports.accounts.account(owner).await.map_err(CustodyError::from)?;
+            if let Some(account) = found {
+                return Ok(self.existing(account, request.password, caller, now, journal).await?);
             }
+            admit().await?;
             let CreateWallet { telegram_id, password, names, mobile, email } = request;
             let id = AccountId::random();
             let (wallet, password) = self.make_wallet(id, telegram_id, password, journal).await?;
@@ -202,7 +212,8 @@ impl Custody {
             let claimed = names.as_ref().map(|seen| listed(&seen.usernames));
             journal.add(account.wallet.details().with_some("names", claimed));
             let new = NewAccount { account: account.clone(), names };
-            let inserted = self.ports.accounts.create_account(new).await?;
+            let inserted = self.ports.accounts.create_account(new).await;
+            let inserted = inserted.map_err(CustodyError::from)?;
             failpoint::reach("create-after-commit");
             match inserted {
                 Some(Inserted { username, to_record: of_usernames }) => {
@@ -212,11 +223,12 @@ impl Custody {
                 }
                 None => {
                     let account = self.load(owner).await?;
-                    self.existing(account, password, caller, now, journal).await
+                    Ok(self.existing(account, password, caller, now, journal).await?)
                 }
             }
         });
-        let created = created.await?;
+        let created: Result<_, E> = created.await;
+        let created = created?;
         if let Created::New(account) = &created {
             for purpose in to_record {
                 self.record_done(purpose, account, caller, now).await;

@@ -12,7 +12,9 @@ use kms_core::audit::{
     Leniency, Phase, Tip, Verifier,
 };
 use kms_core::ports::AuditLog;
-use kms_core::{CreateWallet, Custody, KdfParams, KdfPool, KeyRing, MasterKey, Ports, ServerKeys};
+use kms_core::{
+    CreateWallet, Custody, CustodyError, KdfParams, KdfPool, KeyRing, MasterKey, Ports, ServerKeys,
+};
 use kms_key_local::LocalMasterKey;
 use kms_store::{Database, RateLimit, SqliteKeyDatabase};
 use kms_testkit::Postgres;
@@ -215,7 +217,8 @@ async fn rewrap(database: &Database, keys: &Arc<ServerKeys>) -> Outcome<Row> {
             mobile: None,
             email: None,
         };
-        before.create(request, &caller(), Timestamp(1)).await?;
+        let admit = || async { Ok::<_, CustodyError>(()) };
+        before.create(request, &caller(), Timestamp(1), admit).await?;
     }
     let after = custody(KeyRing::new(master_key("kms-2")?, [master_key("kms-1")?])?)?;
     let moved = rate(wallets, async {

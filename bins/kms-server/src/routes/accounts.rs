@@ -155,11 +155,11 @@ pub(crate) async fn create_by(
     let whose = if caller.is_at_page() { "the page" } else { caller.actor.as_str() };
     let (key, limit) = (format!("onboarding:{whose}"), state.limits.onboardings.limit());
     let detail = "too many new wallets at once; repeat after `retry_after` seconds";
-    admit(&state.database, &key, limit, detail).await?;
     let request = CreateWallet { telegram_id, password: password_hash, names, mobile, email };
     let (custody, database) = (Arc::clone(&state.custody), state.database.clone());
     let created = detached(async move {
-        let created = custody.create(request, &caller, now).await?;
+        let admit = || admit(&database, &key, limit, detail);
+        let created = custody.create(request, &caller, now, admit).await?;
         // The first request may have ended before it recorded them.
         if let Created::Existing(account) = &created {
             for purpose in database.usernames_taken_over(account.telegram_id).await? {

@@ -192,9 +192,13 @@ async fn quotes_and_onboardings_are_limited(stores: Stores) {
         assert_eq!((refused.code, refused.status), (ErrorCode::RateLimited, 429));
         assert!((1..=1_200).contains(&refused.retry_after.unwrap()), "{:?}", refused.retry_after);
     }
+    // Only those of users who have no wallet count.
+    let again = create(1, "ann", "ann's password");
+    test.client.create_account(&again).await.unwrap();
     elsewhere.create_account(&create(3, "carl", "c")).await.unwrap();
     let refused = problem(test.client.create_account(&create(4, "dora", "d")).await);
     assert_eq!(refused.code, ErrorCode::RateLimited);
+    test.client.create_account(&again).await.unwrap();
     assert_eq!(test.client.account(telegram(4)).await.unwrap(), None);
     if let Some(other) = other {
         other.stop().await.unwrap();

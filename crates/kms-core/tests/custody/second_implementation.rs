@@ -4,8 +4,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use kms_core::KdfParams;
 use kms_core::ports::SckStore;
+use kms_core::{CustodyError, KdfParams};
 use kms_types::PasswordHash;
 use serde_json::Value;
 
@@ -136,7 +136,8 @@ async fn opens_a_live_wallet_and_its_wrapped_sck() {
             mobile: None,
             email: None,
         };
-        world.custody.create(request, &caller(), NOW).await.unwrap();
+        let admit = || async { Ok::<_, CustodyError>(()) };
+        world.custody.create(request, &caller(), NOW, admit).await.unwrap();
         let account = world.account(4711).await;
         let wallet = &account.wallet;
         let wrapped = world.scks.sck(wallet.sck_id).await.unwrap().unwrap();

@@ -285,7 +285,7 @@ impl World {
             mobile: None,
             email: None,
         };
-        self.custody.create(request, &caller(), NOW).await
+        self.custody.create(request, &caller(), NOW, || async { Ok(()) }).await
     }
 
     /// Requests a recovery, and completes it after its wait.
