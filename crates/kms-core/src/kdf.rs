@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use argon2_rust::params::Memory;
 use argon2_rust::{Algorithm, Argon2, Hasher, Params, Version};
@@ -101,8 +101,10 @@ fn argon2id(memory: u32, passes: u32, lanes: u32) -> Result<Argon2, argon2_rust:
 /// allocator's arenas, and every new page costs a page fault.
 fn with_kept_memory<T>(argon2: Argon2, work: impl FnOnce(&mut Hasher) -> T) -> T {
     static KEPT: Mutex<Vec<Hasher>> = Mutex::new(Vec::new());
+    // It reads files.
+    static MOST: LazyLock<usize> =
+        LazyLock::new(|| std::thread::available_parallelism().map_or(1, NonZeroUsize::get));
     let kept = || KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-    let most = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     // Memory for other costs is freed, so that a change of costs does not keep both.
     let found = {
         let mut kept = kept();
@@ -112,7 +114,7 @@ fn with_kept_memory<T>(argon2: Argon2, work: impl FnOnce(&mut Hasher) -> T) -> T
     let mut hasher = found.unwrap_or_else(|| argon2.hasher());
     let done = work(&mut hasher);
     let mut kept = kept();
-    if kept.len() < most {
+    if kept.len() < *MOST {
         kept.push(hasher);
     }
     done

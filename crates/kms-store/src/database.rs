@@ -26,7 +26,9 @@ use crate::accounts::searches::Searches;
 use crate::audit_queue::AuditQueue;
 use crate::dialect::Dialect;
 
-pub(crate) use self::cached_sql::{AnyBackend, CachedSql, cached_query, cached_sql};
+pub(crate) use self::cached_sql::{
+    AnyBackend, CachedSql, cached_query, cached_sql, identified_sql,
+};
 pub use self::fence::{Fenced, WRITER};
 pub use self::manager::{UrlSource, UrlSourceError};
 pub use self::migrations::Grants;
@@ -57,6 +59,20 @@ pub(crate) enum AnyConnection {
     #[cfg(feature = "sqlite")]
     Sqlite(diesel::SqliteConnection),
 }
+
+/// Executes a query with the database's own connection. With [`AnyConnection`], diesel builds the
+/// text of every query each time, to find the prepared statement by it.
+macro_rules! on_own {
+    ($connection:ident, $query:expr) => {
+        match $connection {
+            #[cfg(feature = "postgres")]
+            $crate::database::AnyConnection::Postgres($connection) => $query,
+            #[cfg(feature = "sqlite")]
+            $crate::database::AnyConnection::Sqlite($connection) => $query,
+        }
+    };
+}
+pub(crate) use on_own;
 
 impl AnyConnection {
     /// Runs `work` in a transaction, or at a savepoint of the open one, and rolls back if it fails.

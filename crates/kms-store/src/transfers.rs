@@ -40,7 +40,7 @@ use kms_types::{
     AccountId, AssetId, EthAddress, EventKind, ReplacementId, Timestamp, TransferEvent, TransferId,
 };
 
-use self::expiry::find_current;
+use self::expiry::{find_current, find_to_sign};
 pub use self::history::{HistoryCursor, HistoryCursorError, HistoryEntry, Page};
 pub use self::in_flight::{InState, InWait};
 use self::reserving::Counted;
@@ -49,7 +49,7 @@ pub(crate) use self::row::to_i64;
 pub use self::spending_limits::{LimitRefused, Raises, Spending};
 use crate::audit::{self, AuditRow};
 use crate::convert::RowRef;
-use crate::database::{AnyConnection, Database, Failure, cached_sql};
+use crate::database::{AnyConnection, Database, Failure, cached_query, cached_sql};
 use crate::events::{self, About, NewEvent};
 use crate::schema::{
     self, chain_cursors, settlements, signed_transactions, transfer_waits, transfers,
@@ -152,10 +152,11 @@ fn step(
     let Some(to) = state::after(from, change) else {
         return Ok(false);
     };
-    let row = transfers::table
-        .filter(transfers::id.eq(id.to_string()))
-        .filter(transfers::state.eq(from.as_str()));
-    let changed = diesel::update(row).set(transfers::state.eq(to.as_str())).execute(connection)?;
+    let changed = cached_query("update transfers set state = $1 where id = $2 and state = $3")
+        .bind::<Text, _>(to.as_str())
+        .bind::<Text, _>(id.to_string())
+        .bind::<Text, _>(from.as_str())
+        .execute(connection)?;
     Ok(changed == 1)
 }
 
@@ -283,8 +284,7 @@ impl TransferStore for Database {
 
     async fn transfer(&self, id: TransferId) -> Result<Option<Transfer>, StoreError> {
         let dialect = self.dialect;
-        let find = move |connection: &mut _| find_current(connection, dialect, id);
-        Ok(self.blocking(find).await?.map(|(transfer, _)| transfer))
+        self.blocking(move |connection| find_current(connection, dialect, id)).await
     }
 
     async fn transfer_to_sign(
@@ -292,7 +292,7 @@ impl TransferStore for Database {
         id: TransferId,
     ) -> Result<Option<(Transfer, bool)>, StoreError> {
         let dialect = self.dialect;
-        self.blocking(move |connection| find_current(connection, dialect, id)).await
+        self.blocking(move |connection| find_to_sign(connection, dialect, id)).await
     }
 
     async fn cancel(&self, id: TransferId, now: Timestamp) -> Result<Option<Transfer>, StoreError> {

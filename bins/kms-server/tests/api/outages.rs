@@ -36,6 +36,16 @@ async fn without_mongodb_no_account_is_created_but_sends_still_work() {
     test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
     let mined = test.until(quoted.id, TransferState::Mined).await;
     assert_eq!(mined.to.address, bob.address);
+    // Neither does a freeze, by the owner or by an operator.
+    test.client.freeze(telegram(2)).await.unwrap();
+    succeeds(&test.env, "account freeze telegram:1 --reason ticket-8");
+    for id in [1, 2] {
+        let frozen = test.client.quote(&quote(id, "@carl", "1")).await.unwrap_err();
+        assert_eq!(frozen.code(), Some(ErrorCode::AccountFrozen));
+    }
+    for id in [1, 2] {
+        succeeds(&test.env, &format!("account unfreeze telegram:{id} --reason ticket-8"));
+    }
     // An operator's pause holds although the key database cannot have it, also that of one chain
     // while nothing is known of another one.
     let output = fails(&test.env, "payments pause --chain other");

@@ -209,6 +209,13 @@ async fn a_quote_that_was_signed_is_not_signed_again(stores: Stores) {
     succeeds(&test.env, "account unfreeze telegram:1 --reason ticket-1");
     assert_eq!(failed(test.client.confirm(quoted.id, &body).await), INTERNAL);
     assert_eq!(test.env.sql("select count(*) from signed_transactions").unwrap(), "0");
+    // Nor does it look as if nothing was paid: it neither expires nor is cancelled.
+    test.env.sql("update transfers set expires_at = 1").unwrap();
+    assert_eq!(failed(test.client.transfer(quoted.id).await), INTERNAL);
+    assert_eq!(failed(test.client.cancel(quoted.id).await), INTERNAL);
+    assert_eq!(failed(test.client.confirm(quoted.id, &body).await), INTERNAL);
+    assert_eq!(test.env.sql("select state from transfers").unwrap(), "quoted");
+    assert_eq!(alarms(&test), "3");
 }
 
 /// What an owner, an operator or time changed about an account is not undone by an old copy of its

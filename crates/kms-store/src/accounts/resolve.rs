@@ -8,7 +8,7 @@ use name_service::Claim;
 
 use super::rows::{AccountRow, Row, WalletRow, parse};
 use crate::audit;
-use crate::database::{AnyConnection, Database, Failure};
+use crate::database::{AnyConnection, Database, Failure, on_own};
 use crate::names::{self as claims, active, recorded, verify_history};
 use crate::schema::{accounts, names, wallets};
 
@@ -83,19 +83,23 @@ fn with_claims(
         .select(own.field(names::shown))
         .single_value();
     let holder = accounts::telegram_id.eq(names::telegram_id).and(names::ended_at.is_null());
-    let found: Vec<Found> = names::table
-        .left_join(accounts::table.on(holder))
-        .left_join(wallets::table.on(wallets::account_id.eq(accounts::id)))
-        .filter(names::canonical.eq(canonical))
-        .order(names::id)
-        .select((
-            claims::Row::as_select(),
-            Option::<AccountRow>::as_select(),
-            Option::<WalletRow>::as_select(),
-            shown,
-            audit::newest_details(claims::action(canonical)),
-        ))
-        .load(connection)?;
+    macro_rules! claims_with_holder {
+        () => {
+            names::table
+                .left_join(accounts::table.on(holder))
+                .left_join(wallets::table.on(wallets::account_id.eq(accounts::id)))
+                .filter(names::canonical.eq(canonical))
+                .order(names::id)
+                .select((
+                    claims::Row::as_select(),
+                    Option::<AccountRow>::as_select(),
+                    Option::<WalletRow>::as_select(),
+                    shown,
+                    audit::newest_details(claims::action(canonical)),
+                ))
+        };
+    }
+    let found: Vec<Found> = on_own!(connection, claims_with_holder!().load(connection))?;
     let newest = found.first().and_then(|(.., newest)| newest.as_deref());
     let newest = audit::newest_revision_in(newest);
     let joined = |(claim, account, wallet, shown, _): Found| {

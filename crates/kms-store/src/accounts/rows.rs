@@ -15,7 +15,7 @@ use kms_types::{AccountId, AccountRef, EthAddress, Timestamp};
 use super::mac::with_account_fields;
 use crate::audit;
 use crate::convert::RowRef;
-use crate::database::{AnyConnection, Failure, Writes, add_write};
+use crate::database::{AnyConnection, Failure, Writes, add_write, on_own};
 use crate::schema::{accounts, wallets};
 use crate::server_keys::{BATCH, StaleMac};
 
@@ -101,14 +101,16 @@ pub(super) fn row(
     connection: &mut AnyConnection,
     account: AccountRef,
 ) -> Result<Option<Row>, Failure> {
-    let row: Option<Row> = match account {
-        AccountRef::Id(id) => joined!().filter(accounts::id.eq(id.to_string())).first(connection),
-        AccountRef::Telegram(id) => {
-            joined!().filter(accounts::telegram_id.eq(id.as_i64())).first(connection)
+    let row: Result<Row, Error> = match account {
+        AccountRef::Id(id) => {
+            on_own!(connection, joined!().filter(accounts::id.eq(id.to_string())).first(connection))
         }
-    }
-    .optional()?;
-    Ok(row)
+        AccountRef::Telegram(id) => {
+            let telegram_id = accounts::telegram_id.eq(id.as_i64());
+            on_own!(connection, joined!().filter(telegram_id).first(connection))
+        }
+    };
+    Ok(row.optional()?)
 }
 
 /// Returns the next accounts whose MAC is under an older version of the row key.

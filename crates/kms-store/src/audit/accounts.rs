@@ -1,14 +1,17 @@
 //! What the audit holds of an account: the newest copy of its row is distinguished by it.
 
+use std::sync::LazyLock;
+
+use diesel::backend::Backend;
+use diesel::dsl::AsExprOf;
 use diesel::prelude::*;
+use diesel::query_builder::{QueryFragment, QueryId};
 use diesel::sql_types::{BigInt, Nullable, Text};
 use kms_core::audit::{Action, AuditRecord, CHANGES_OF_ACCOUNTS, Details, Phase, REVISION};
 use kms_core::ports::{AuditedAccount, StoreError};
 use kms_types::{AccountId, Timestamp};
 
-use crate::database::{
-    AnyBackend, AnyConnection, CachedSql, Database, Failure, cached_query, cached_sql,
-};
+use crate::database::{AnyConnection, CachedSql, Database, Failure, cached_query, identified_sql};
 use crate::schema::{accounts, audit, spending_limits};
 
 /// More changes than an owner makes. An older copy of a row must be older than all of them to pass.
@@ -72,15 +75,27 @@ const SEPARATOR: char = '\u{1e}';
 
 /// What the newest records of this action state, as a column of the statement that reads its
 /// object: so the object is not older than its records unless an older copy of it was put back.
-pub(crate) fn newest_details(action: Action) -> CachedSql<AnyBackend, Nullable<Text>> {
-    let name = action.as_str();
-    cached_sql(format!(
-        "(select string_agg(details, '{SEPARATOR}') from (select details from audit \
-         where subject = $1 and action = '{name}' and outcome = 'ok' \
-         order by seq desc limit {CHANGES}) as newest)"
-    ))
-    .bind::<Nullable<Text>, _>(action.subject())
+pub(crate) fn newest_details<DB>(action: Action) -> CachedSql<DB, Nullable<Text>, NewestDetails>
+where
+    DB: Backend,
+    AsExprOf<Option<String>, Nullable<Text>>: QueryFragment<DB>,
+    AsExprOf<String, Text>: QueryFragment<DB>,
+{
+    static TEXT: LazyLock<String> = LazyLock::new(|| {
+        format!(
+            "(select string_agg(details, '{SEPARATOR}') from (select details from audit \
+             where subject = $1 and action = $2 and outcome = 'ok' \
+             order by seq desc limit {CHANGES}) as newest)"
+        )
+    });
+    identified_sql(TEXT.as_str())
+        .bind::<Nullable<Text>, _>(action.subject())
+        .bind::<Text, _>(action.as_str().to_owned())
 }
+
+/// The text of [`newest_details`].
+#[derive(QueryId)]
+pub(crate) struct NewestDetails;
 
 /// Returns the newest revision in a column of [`newest_details`]; 0 if none was recorded.
 pub(crate) fn newest_revision_in(details: Option<&str>) -> i64 {

@@ -4,14 +4,14 @@
 use diesel::backend::Backend;
 use diesel::dsl::AsExprOf;
 use diesel::prelude::*;
-use diesel::query_builder::QueryFragment;
+use diesel::query_builder::{QueryFragment, QueryId};
 use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 use kms_core::ServerKeys;
 use kms_core::audit::{Action, Chaining};
 use kms_types::{AccountId, Timestamp, TransferId};
 
 use super::{AuditRow, Columns};
-use crate::database::{AnyConnection, CachedSql, Failure, cached_query, cached_sql};
+use crate::database::{AnyConnection, CachedSql, Failure, cached_query, identified_sql};
 use crate::schema::audit;
 
 #[derive(QueryableByName)]
@@ -43,13 +43,17 @@ pub(crate) const WAS_SIGNED: &str = "exists (select 1 from audit where subject =
      and action = 'send' and phase = 'outcome' and outcome = 'ok')";
 
 /// Whether a transfer was signed, as a column of the statement that reads it.
-pub(crate) fn was_signed<DB>(transfer: TransferId) -> CachedSql<DB, Bool>
+pub(crate) fn was_signed<DB>(transfer: TransferId) -> CachedSql<DB, Bool, WasSigned>
 where
     DB: Backend,
     AsExprOf<Option<String>, Nullable<Text>>: QueryFragment<DB>,
 {
-    cached_sql(WAS_SIGNED).bind::<Nullable<Text>, _>(Action::Send(transfer).subject())
+    identified_sql(WAS_SIGNED).bind::<Nullable<Text>, _>(Action::Send(transfer).subject())
 }
+
+/// [`WAS_SIGNED`].
+#[derive(QueryId)]
+pub(crate) struct WasSigned;
 
 /// Returns the records that the account signed these transfers, as far as a holder of the audit key
 /// wrote them.

@@ -23,10 +23,22 @@ pub(crate) type AnyBackend = <AnyConnection as Connection>::Backend;
 ///
 /// Diesel cannot know that of [`diesel::sql_query`], [`diesel::dsl::sql`] and [`diesel::update`]:
 /// it prepares them anew each time, in another round trip, and PostgreSQL plans them anew.
-pub(crate) struct CachedSql<DB: Backend, ST> {
+///
+/// A connection finds the prepared statement by the text. Where a type `Id` stands for the text
+/// (`#[derive(QueryId)]`), and for that of every other part, it finds it without building the text.
+pub(crate) struct CachedSql<DB: Backend, ST, Id = ByText> {
     text: Cow<'static, str>,
     values: Vec<Box<dyn QueryFragment<DB>>>,
-    sql_type: PhantomData<ST>,
+    types: PhantomData<(ST, Id)>,
+}
+
+/// Nothing but the text says which statement it is.
+pub(crate) struct ByText;
+
+impl QueryId for ByText {
+    type QueryId = ();
+
+    const HAS_STATIC_QUERY_ID: bool = false;
 }
 
 /// Returns a statement whose result is read by the names of its columns. Its text has `$1` for the
@@ -39,10 +51,17 @@ pub(crate) fn cached_query<DB: Backend>(
 
 /// Returns an expression. Its text is as that of [`cached_query`].
 pub(crate) fn cached_sql<DB: Backend, ST>(text: impl Into<Cow<'static, str>>) -> CachedSql<DB, ST> {
-    CachedSql { text: text.into(), values: Vec::new(), sql_type: PhantomData }
+    identified_sql(text)
 }
 
-impl<DB: Backend, ST> CachedSql<DB, ST> {
+/// Like [`cached_sql`], of the text for which the type `Id` stands.
+pub(crate) fn identified_sql<DB: Backend, ST, Id>(
+    text: impl Into<Cow<'static, str>>,
+) -> CachedSql<DB, ST, Id> {
+    CachedSql { text: text.into(), values: Vec::new(), types: PhantomData }
+}
+
+impl<DB: Backend, ST, Id> CachedSql<DB, ST, Id> {
     /// Adds a value.
     pub(crate) fn bind<T, V>(mut self, value: V) -> Self
     where
@@ -55,7 +74,7 @@ impl<DB: Backend, ST> CachedSql<DB, ST> {
     }
 }
 
-impl<DB: Backend, ST> QueryFragment<DB> for CachedSql<DB, ST> {
+impl<DB: Backend, ST, Id> QueryFragment<DB> for CachedSql<DB, ST, Id> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
         let mut rest = &*self.text;
         while let Some((before, after)) = rest.split_once('$') {
@@ -73,27 +92,29 @@ impl<DB: Backend, ST> QueryFragment<DB> for CachedSql<DB, ST> {
     }
 }
 
-/// By its text.
-impl<DB: Backend, ST> QueryId for CachedSql<DB, ST> {
-    type QueryId = ();
+impl<DB: Backend, ST, Id: QueryId> QueryId for CachedSql<DB, ST, Id> {
+    type QueryId = Id::QueryId;
 
-    const HAS_STATIC_QUERY_ID: bool = false;
+    const HAS_STATIC_QUERY_ID: bool = Id::HAS_STATIC_QUERY_ID;
 }
 
-impl<DB: Backend, ST> Query for CachedSql<DB, ST> {
+impl<DB: Backend, ST, Id> Query for CachedSql<DB, ST, Id> {
     type SqlType = ST;
 }
 
-impl<DB: Backend, ST, C> RunQueryDsl<C> for CachedSql<DB, ST> {}
+impl<DB: Backend, ST, Id, C> RunQueryDsl<C> for CachedSql<DB, ST, Id> {}
 
-impl<DB: Backend, ST: TypedExpressionType> Expression for CachedSql<DB, ST> {
+impl<DB: Backend, ST: TypedExpressionType, Id> Expression for CachedSql<DB, ST, Id> {
     type SqlType = ST;
 }
 
-impl<DB: Backend, ST: TypedExpressionType, QS> SelectableExpression<QS> for CachedSql<DB, ST> {}
+impl<DB: Backend, ST: TypedExpressionType, Id, QS> SelectableExpression<QS>
+    for CachedSql<DB, ST, Id>
+{
+}
 
-impl<DB: Backend, ST: TypedExpressionType, QS> AppearsOnTable<QS> for CachedSql<DB, ST> {}
+impl<DB: Backend, ST: TypedExpressionType, Id, QS> AppearsOnTable<QS> for CachedSql<DB, ST, Id> {}
 
-impl<DB: Backend, ST, G> ValidGrouping<G> for CachedSql<DB, ST> {
+impl<DB: Backend, ST, Id, G> ValidGrouping<G> for CachedSql<DB, ST, Id> {
     type IsAggregate = is_aggregate::Never;
 }

@@ -9,7 +9,7 @@ use kms_chain::transfer::Transfer;
 use kms_types::Timestamp;
 
 use super::row::to_i64;
-use crate::database::{AnyConnection, Failure};
+use crate::database::{AnyConnection, Failure, cached_query};
 use crate::dialect::Dialect;
 use crate::schema::transfer_checks;
 
@@ -66,7 +66,7 @@ pub(super) fn bring_forward(
          and transfer_id in (select id from transfers where chain_id = $2 and from_address = $3 \
          and nonce is not null and nonce > $4 and exists (select 1 from transfer_waits \
          where transfer_id = transfers.id))";
-    diesel::sql_query(forward)
+    cached_query(forward)
         .bind::<BigInt, _>(now.0)
         .bind::<BigInt, _>(to_i64(settled.chain_id))
         .bind::<Text, _>(settled.from.address.to_lower_hex())

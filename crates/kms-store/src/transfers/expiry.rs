@@ -1,21 +1,34 @@
 //! Quotes expire by the database's clock, and a transfer is locked before it is signed.
 
 use diesel::prelude::*;
+use diesel::query_builder::QueryId;
 use diesel::result::Error;
 use diesel::sql_types::BigInt;
 use kms_chain::state::{self, Change};
 use kms_chain::transfer::{Transfer, TransferState};
 use kms_core::ServerKeys;
 use kms_core::account::Account;
+use kms_core::ports::StoreError;
 use kms_types::TransferId;
 
 use super::row::Row;
 use super::{find, with_progress, with_proofs};
 use crate::accounts::rows as account_rows;
 use crate::audit;
-use crate::database::{AnyConnection, Failure, cached_sql};
+use crate::database::{AnyConnection, Failure, identified_sql, on_own};
 use crate::dialect::Dialect;
 use crate::schema::{accounts, transfers, wallets};
+
+/// The text of the database's clock.
+#[derive(QueryId)]
+struct Clock;
+
+/// Whether a transfer is past the lifetime of a quote by the database's clock.
+macro_rules! is_past {
+    ($dialect:expr) => {
+        transfers::expires_at.le(identified_sql::<_, BigInt, Clock>($dialect.clock()))
+    };
+}
 
 /// A transfer and the account of its sender, whose rows are locked until the transaction ends: one
 /// transfer of a wallet is signed at a time; and a freeze, a change of password or a recovery that
@@ -44,7 +57,7 @@ pub(super) fn lock(
                 .filter(transfers::id.eq(id.to_string()))
                 .select((
                     Row::as_select(),
-                    transfers::expires_at.le(cached_sql::<_, BigInt>(dialect.clock())),
+                    is_past!(dialect),
                     audit::was_signed(id),
                     account_rows::columns!(),
                 ))
@@ -91,27 +104,47 @@ pub(super) fn expire(
     let row = transfers::table
         .filter(transfers::id.eq(id.to_string()))
         .filter(transfers::state.eq(TransferState::Quoted.as_str()))
-        .filter(transfers::expires_at.le(cached_sql::<_, BigInt>(dialect.clock())));
+        .filter(is_past!(dialect));
     let changed = diesel::update(row).set(transfers::state.eq(expired.as_str()));
     Ok(changed.execute(connection)? == 1)
 }
 
-/// Returns a transfer, after a quote that is past its lifetime has expired, and whether the audit
-/// has that it was signed.
+/// Returns a transfer, after a quote that is past its lifetime has expired.
+///
+/// Fails for a quote that the audit has as signed: it would look as if nothing was paid.
 pub(super) fn find_current(
     connection: &mut AnyConnection,
     dialect: Dialect,
     id: TransferId,
+) -> Result<Option<Transfer>, Failure> {
+    let found = find_to_sign(connection, dialect, id)?;
+    if let Some((Transfer { state: TransferState::Quoted, .. }, true)) = found {
+        return Err(StoreError::Tampered { table: "transfers", key: id.to_string() }.into());
+    }
+    Ok(found.map(|(transfer, _)| transfer))
+}
+
+/// Like [`find_current`], with whether the audit has that the transfer was signed. A quote that was
+/// does not expire.
+pub(super) fn find_to_sign(
+    connection: &mut AnyConnection,
+    dialect: Dialect,
+    id: TransferId,
 ) -> Result<Option<(Transfer, bool)>, Failure> {
-    let is_past = transfers::expires_at.le(cached_sql::<_, BigInt>(dialect.clock()));
-    let found: Option<(Row, bool, bool)> = transfers::table
-        .find(id.to_string())
-        .select((Row::as_select(), is_past, audit::was_signed(id)))
-        .first(connection)
-        .optional()?;
-    let Some((row, is_past, was_signed)) = found else { return Ok(None) };
+    macro_rules! with_signature {
+        () => {
+            transfers::table.find(id.to_string()).select((
+                Row::as_select(),
+                is_past!(dialect),
+                audit::was_signed(id),
+            ))
+        };
+    }
+    let found: Result<(Row, bool, bool), _> =
+        on_own!(connection, with_signature!().first(connection));
+    let Some((row, is_past, was_signed)) = found.optional()? else { return Ok(None) };
     let transfer = whole(connection, row)?;
-    if transfer.state == TransferState::Quoted && is_past {
+    if transfer.state == TransferState::Quoted && is_past && !was_signed {
         expire(connection, dialect, id)?;
         return Ok(find(connection, id)?.map(|transfer| (transfer, was_signed)));
     }

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use diesel::prelude::*;
-use diesel::sql_types::BigInt;
+use diesel::sql_types::{BigInt, Binary, Nullable, Text};
 use kms_chain::follower::BlockRef;
 use kms_chain::settlement::{NonceMatch, NonceUse, Outcome, Position, ReadBlocks, Settlement};
 use kms_chain::state::Change;
@@ -19,7 +19,7 @@ use super::{
     advance, checks, find_row, notify_recipient, notify_sender, spends, step, was_notified,
 };
 use crate::convert::RowRef;
-use crate::database::{AnyConnection, Failure};
+use crate::database::{AnyConnection, Failure, cached_query};
 use crate::events::{self, About};
 use crate::schema::{chain_cursors, settlements, signed_transactions, transfers, wallets};
 
@@ -259,13 +259,14 @@ fn record(
     checks::bring_forward(connection, &transfer, now)?;
     advance::end_wait(connection, &key)?;
     if let Outcome::Paid { .. } = outcome {
-        diesel::update(transfers::table.find(&key))
-            .set((
-                transfers::tx_hash.eq(Some(tx_hash.to_vec())),
-                transfers::block.eq(Some(to_i64(block.number))),
-                transfers::fee.eq(Some(fee.to_string())),
-                transfers::arrived.eq(arrived.map(|units| units.to_string())),
-            ))
+        let paid = "update transfers set tx_hash = $1, block = $2, fee = $3, arrived = $4 \
+             where id = $5";
+        cached_query(paid)
+            .bind::<Binary, _>(tx_hash.to_vec())
+            .bind::<BigInt, _>(to_i64(block.number))
+            .bind::<Text, _>(fee.to_string())
+            .bind::<Nullable<Text>, _>(arrived.map(|units| units.to_string()))
+            .bind::<Text, _>(key)
             .execute(connection)?;
         notify_recipient(connection, &transfer, now)?;
         notify_sender(connection, &transfer, now)?;
