@@ -160,6 +160,11 @@ bench: bench-custody
 bench-scale stored="1000000":
     BENCH_STORED_TRANSFERS={{stored}} cargo test --workspace --bench targets -- scale
 
+# Measures the server beside the stack that it replaces (Express, web3.js, native Argon2), under the
+# same load. Needs Node and npm. Writes target/bench.json.
+bench-express:
+    cargo bench -p kms-server --bench targets -- express
+
 # Plays the sandbox's tour, then twice at the same time, with the program that `just test` built.
 tour:
     cargo test --quiet --workspace --no-run

@@ -19,6 +19,7 @@
 )]
 
 mod counting_proxy;
+mod express;
 mod measure;
 mod money;
 mod page;
@@ -55,6 +56,10 @@ fn main() {
         }
         if wanted("scale") {
             rows.extend(scale::rows(&stage).await);
+        }
+        // Not among all: it needs Node.
+        if only.iter().any(|it| it == "express") {
+            rows.extend(express::rows(&stage).await);
         }
         rows
     });

@@ -43,25 +43,54 @@ fn milliseconds(ticks: u64) -> f64 {
     ticks as f64 * TICK.as_secs_f64() * 1_000.0
 }
 
+/// CPU time of a process and of all that it started, in milliseconds.
+pub(crate) fn cpu_of_all(pid: u32) -> f64 {
+    let all = processes();
+    let theirs = all.iter().filter(|(each, _)| descends(&all, **each, pid));
+    milliseconds(theirs.map(|(_, stat)| stat.ticks[0]).sum())
+}
+
 /// CPU time of the PostgreSQL that this process started, in milliseconds.
 pub(crate) fn postgres_cpu() -> f64 {
-    let pids = fs::read_dir("/proc").unwrap().flatten();
-    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let all: HashMap<_, _> = pids.filter_map(|pid| Some((pid, stat(pid)?))).collect();
-    let ours = |mut pid: u32| loop {
-        match all.get(&pid) {
-            _ if pid == std::process::id() => return true,
-            Some(stat) => pid = stat.parent,
-            None => return false,
-        }
-    };
-    let servers = all.iter().filter(|(pid, stat)| stat.name == "postgres" && ours(**pid));
+    let all = processes();
+    let servers = all
+        .iter()
+        .filter(|(pid, stat)| stat.name == "postgres" && descends(&all, **pid, std::process::id()));
     let ticks = servers.map(|(_, stat)| {
         let is_backend = all.get(&stat.parent).is_some_and(|parent| parent.name == "postgres");
         // The time of ended backends is accounted to their parent.
         stat.ticks[0] + if is_backend { 0 } else { stat.ticks[1] }
     });
     milliseconds(ticks.sum())
+}
+
+fn processes() -> HashMap<u32, Stat> {
+    let pids = fs::read_dir("/proc").unwrap().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter_map(|pid| Some((pid, stat(pid)?))).collect()
+}
+
+/// Whether a process is this one or was started by it, or by one that it started.
+fn descends(all: &HashMap<u32, Stat>, mut pid: u32, from: u32) -> bool {
+    loop {
+        match all.get(&pid) {
+            _ if pid == from => return true,
+            Some(stat) => pid = stat.parent,
+            None => return false,
+        }
+    }
+}
+
+/// The memory of a process and of all that it started in MiB, shared pages counted once.
+pub(crate) fn memory_of_all(pid: u32) -> f64 {
+    let all = processes();
+    let theirs = all.keys().filter(|each| descends(&all, **each, pid));
+    let shares = theirs.filter_map(|pid| {
+        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+        let line = rollup.lines().find(|line| line.starts_with("Pss:"))?;
+        line.split_whitespace().nth(1)?.parse::<f64>().ok()
+    });
+    shares.sum::<f64>() / 1_024.0
 }
 
 /// Resident memory in MiB.

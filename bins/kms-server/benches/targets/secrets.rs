@@ -19,36 +19,112 @@ use sha2::Sha256;
 pub(crate) const TIMES: i64 = 300;
 /// Below the limit of concurrent attempts at one password.
 const AT_ONCE: i64 = 4;
+/// The accounts that are created, and pay, before anything is measured: connections then have
+/// prepared and planned each statement, which PostgreSQL does anew five times.
+const WARM_UP: i64 = 64;
 /// The first of the accounts that are created here.
 const FIRST: i64 = 1_000;
 
 pub(crate) async fn rows(stage: &Stage) -> Vec<Row> {
     let (wrap, make, sign) = (wrap(), generate(), sign());
-    // Warm-up.
+    // Blocks are mined afterwards: what they cost is a row of its own.
+    stage.mine_every(Some(0));
     stage.account(FIRST).await;
+    let warm = FIRST + 1 + TIMES;
+    for first in (warm..warm + WARM_UP).step_by(4) {
+        join_all((first..first + AT_ONCE).map(async |id| {
+            stage.account(id).await;
+            confirmed(stage, &quoted(stage, id).await).await;
+        }))
+        .await;
+    }
+    stage.settle().await;
     let (create, kdf) =
         beside_kdf(stage, async |id| drop(stage.account(FIRST + 1 + id).await)).await;
     let parts = kdf + wrap + make;
-    let create =
-        row("create a wallet: server CPU / KDF + wrap + key generation", create, parts, 1.10);
+    let mut rows = vec![
+        of_rustcrypto(),
+        row("create a wallet: server CPU / KDF + wrap + key generation", create, parts, 1.10),
+    ];
+    let around = around(stage).await;
+    let floor = parts + around.request + 10.0 * around.statement;
+    rows.push(row("the same at least, with 10 of the cheapest statements", floor, parts, 1.10));
 
-    let insert = insert_and_commit(stage).await;
     let before = postgres_cpu();
     // Each transfer is sent from another wallet.
-    let mut quoted = Vec::new();
+    let mut quotes = Vec::new();
     for id in FIRST + 1..=FIRST + TIMES {
-        let from = stage.client.account(telegram(id)).await.unwrap().unwrap();
-        stage.env.fund(&from, COIN).unwrap();
-        let request = quote(id, &format!("@person{FIRST}"), "0.001");
-        quoted.push(stage.client.quote(&request).await.unwrap());
+        quotes.push(quoted(stage, id).await);
     }
-    let confirm = async |id: i64| confirmed(stage, &quoted[usize::try_from(id).unwrap()]).await;
+    let confirm = async |id: i64| confirmed(stage, &quotes[usize::try_from(id).unwrap()]).await;
     let (send, kdf) = beside_kdf(stage, confirm).await;
     let postgres = (postgres_cpu() - before) / TIMES as f64;
+    let before = (cpu(stage.server.id()), postgres_cpu());
+    stage.settle().await;
+    let after = (cpu(stage.server.id()) - before.0, postgres_cpu() - before.1);
+    let settled = |total: f64, of: &str| {
+        let name = format!("settle a payment, of {TIMES} in a block: {of} CPU");
+        row(&name, total / TIMES as f64, 1.0, 1.0)
+    };
+    stage.mine_every(None);
     let parts = kdf + 4.0 * sign;
-    let send = row("confirm a transfer: server CPU / KDF + four signatures", send, parts, 1.15);
+    rows.push(row("confirm a transfer: server CPU / KDF + four signatures", send, parts, 1.15));
+    let floor = parts + around.request + 14.0 * around.statement + 2.0 * around.call;
+    rows.push(row("the same at least, with 14 of the cheapest statements", floor, parts, 1.15));
     let name = "quote and confirm: PostgreSQL CPU / of one insert and commit";
-    vec![of_rustcrypto(), create, send, row(name, postgres, insert, 3.0)]
+    rows.push(row(name, postgres, around.insert, 3.0));
+    let floor = 20.0 * around.insert;
+    rows.push(row("the same at least, with 20 of the cheapest writes", floor, around.insert, 3.0));
+    rows.extend([settled(after.0, "server"), settled(after.1, "PostgreSQL")]);
+    rows
+}
+
+/// Milliseconds of CPU of what every request needs around its cryptography.
+struct Around {
+    /// Of the server, for a request over TLS that it refuses at once.
+    request: f64,
+    /// Of a client of PostgreSQL as the server is one, for a statement that is one row's insert.
+    statement: f64,
+    /// Of PostgreSQL for that statement and its commit.
+    insert: f64,
+    /// Of an HTTP client, for a JSON-RPC call.
+    call: f64,
+}
+
+async fn around(stage: &Stage) -> Around {
+    let url = format!("https://localhost:{}/app/v1/nothing", stage.server.page_port);
+    let certificate = reqwest::Certificate::from_pem(stage.env.certificate.as_bytes()).unwrap();
+    let client = reqwest::Client::builder().add_root_certificate(certificate).build().unwrap();
+    let ask = async |_| {
+        client.get(&url).send().await.unwrap().bytes().await.unwrap();
+    };
+    let server = stage.server.id();
+    let request = each(ask, || cpu(server)).await;
+    let insert = async |index: i64| {
+        let key = format!("bench:{index}");
+        stage.database.take(&key, RateLimit::a_day(1)).await.unwrap().unwrap();
+    };
+    let before = postgres_cpu();
+    let own = std::process::id();
+    let statement = each(insert, || cpu(own)).await;
+    let insert = (postgres_cpu() - before) / (10 * TIMES) as f64;
+    let call = async |_| {
+        let body = r#"{"jsonrpc":"2.0","id":1,"method":"eth_chainId","params":[]}"#;
+        let call = client.post(stage.env.anvil.url()).body(body);
+        let call = call.header("content-type", "application/json").send();
+        call.await.unwrap().bytes().await.unwrap();
+    };
+    let call = each(call, || cpu(own)).await;
+    Around { request, statement, insert, call }
+}
+
+/// Milliseconds of CPU for each of many, several at once.
+async fn each(work: impl AsyncFn(i64), cpu: impl Fn() -> f64) -> f64 {
+    let before = cpu();
+    for first in (0..10 * TIMES).step_by(4) {
+        join_all((first..first + AT_ONCE).map(|index| work(index))).await;
+    }
+    (cpu() - before) / (10 * TIMES) as f64
 }
 
 /// Milliseconds of the server's CPU for one request, and of a thread for one KDF.
@@ -86,16 +162,6 @@ pub(crate) async fn beside_kdf(stage: &Stage, request: impl AsyncFn(i64)) -> (f6
     ((cpu(server) - before) / TIMES as f64, alone / turns as f64)
 }
 
-/// Milliseconds of PostgreSQL's CPU for a transaction that inserts one small row.
-async fn insert_and_commit(stage: &Stage) -> f64 {
-    let before = postgres_cpu();
-    for index in 0..10 * TIMES {
-        let taken = stage.database.take(&format!("bench:{index}"), RateLimit::a_day(1)).await;
-        taken.unwrap().unwrap();
-    }
-    (postgres_cpu() - before) / (10 * TIMES) as f64
-}
-
 /// The fastest maintained Argon2id that is known, whichever the server uses.
 fn fastest() -> Argon2 {
     let memory = Memory::kib(19 * 1024);
@@ -124,6 +190,14 @@ fn of_rustcrypto() -> Row {
 
 pub(crate) fn row(name: &str, measured: f64, limit: f64, target: f64) -> Row {
     Row { name: name.to_owned(), measured, limit, unit: "ms", target }
+}
+
+/// Funds an account, and quotes a payment of it.
+async fn quoted(stage: &Stage, from: i64) -> Transfer {
+    let account = stage.client.account(telegram(from)).await.unwrap().unwrap();
+    stage.env.fund(&account, COIN).unwrap();
+    let request = quote(from, &format!("@person{FIRST}"), "0.001");
+    stage.client.quote(&request).await.unwrap()
 }
 
 async fn confirmed(stage: &Stage, quote: &Transfer) {

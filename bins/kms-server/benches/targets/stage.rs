@@ -1,6 +1,6 @@
 //! A server in its own process, over PostgreSQL and MongoDB, with a chain.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bot_api_sim::{MiniApps, Opening};
 use kms_client::Client;
@@ -8,6 +8,7 @@ use kms_server_testing::requests::create;
 use kms_server_testing::{ServerProcess, Stores, TestEnv};
 use kms_store::{Database, Scope};
 use kms_types::wire::Account;
+use serde_json::json;
 
 pub(crate) const WORDS: &str = "a password";
 /// The bot whose Mini App is the page.
@@ -53,6 +54,22 @@ impl Stage {
     pub(crate) async fn account(&self, id: i64) -> Account {
         let body = create(id, &format!("person{id}"), WORDS);
         self.client.create_account(&body).await.unwrap()
+    }
+
+    /// Mines a block for each payment, or one in so many seconds; with 0 none.
+    pub(crate) fn mine_every(&self, seconds: Option<u64>) {
+        let rpc = |method, value| drop(self.env.anvil.rpc(method, json!([value])).unwrap());
+        rpc("evm_setAutomine", json!(seconds.is_none()));
+        rpc("evm_setIntervalMining", json!(seconds.unwrap_or_default()));
+    }
+
+    /// Mines blocks until the server has nothing more to settle.
+    pub(crate) async fn settle(&self) {
+        self.env.anvil.rpc("anvil_mine", json!(["0x50"])).unwrap();
+        let open = "select count(*) from transfers where state in ('signed', 'broadcast', 'mined')";
+        while self.sql(open) != "0" {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
 
     /// What Telegram gives the page when a user opens it.
