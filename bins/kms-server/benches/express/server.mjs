@@ -113,7 +113,9 @@ async function serve() {
              values ($1, $2, $3, $4, $5, $6)`,
       values: [signed.transactionHash, body.telegramId, to, body.wei, String(nonce), signed.rawTransaction],
     });
-    await web3.provider.request({ method: 'eth_sendRawTransaction', params: [signed.rawTransaction] });
+    await web3.requestManager.send({
+      method: 'eth_sendRawTransaction', params: [signed.rawTransaction],
+    });
     response.status(201).json({ hash: signed.transactionHash });
   });
 
