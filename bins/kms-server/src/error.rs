@@ -292,6 +292,7 @@ fn chain_code(error: &ChainError) -> ErrorCode {
         ChainError::Unavailable(_)
         | ChainError::RateLimited { .. }
         | ChainError::WrongChain { .. }
+        | ChainError::Unsupported { .. }
         | ChainError::Stalled { .. }
         | ChainError::Refused { .. }
         | ChainError::Reverted { .. }

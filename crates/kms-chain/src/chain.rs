@@ -11,6 +11,7 @@ mod blocks;
 mod data_fee;
 mod endpoint;
 mod error;
+mod family;
 mod finality;
 mod gas;
 mod probe;
@@ -42,6 +43,7 @@ pub(crate) use self::blocks::{Block, BlockTransaction, Header};
 pub use self::blocks::{BlockRef, Payment};
 pub use self::endpoint::Endpoint;
 pub use self::error::ChainError;
+pub use self::family::Family;
 pub(crate) use self::finality::{Claim, FinalHeight};
 pub use self::finality::{Finality, FinalityError};
 pub(crate) use self::gas::PLAIN_TRANSFER_GAS;
@@ -131,13 +133,16 @@ impl Chain {
     /// may come back.
     ///
     /// # Errors
-    /// `WrongChain` when an endpoint serves another chain and none serves this one.
+    /// `WrongChain` when an endpoint serves another chain and none serves this one, `Unsupported`
+    /// when the chain is of a family that is refused.
     pub async fn check(&self) -> Result<(), ChainError> {
         let answers = join_all(self.endpoints.iter().map(|endpoint| endpoint.verify())).await;
         if answers.iter().any(Result::is_ok) {
             return Ok(());
         }
-        let is_wrong = |error: &ChainError| matches!(error, ChainError::WrongChain { .. });
+        let is_wrong = |error: &ChainError| {
+            matches!(error, ChainError::WrongChain { .. } | ChainError::Unsupported { .. })
+        };
         answers.into_iter().filter_map(Result::err).find(is_wrong).map_or(Ok(()), Err)
     }
 

@@ -65,8 +65,8 @@ mod tokens;
 pub mod transfer;
 
 pub use chain::{
-    Balances, Chain, ChainError, CheckedToken, Code, Endpoint, EndpointAddress, Head, HttpHeader,
-    HttpHeaderError, Need, PlannedPayment, Receipt, TokenError, TokenFault, TokenMove,
+    Balances, Chain, ChainError, CheckedToken, Code, Endpoint, EndpointAddress, Family, Head,
+    HttpHeader, HttpHeaderError, Need, PlannedPayment, Receipt, TokenError, TokenFault, TokenMove,
 };
 pub use engine::{
     Checked, ConfirmError, QuoteError, QuoteRequest, Ready, ReadyReplacement, ReplacementFee,

@@ -26,6 +26,8 @@ const KILLED: u64 = 1_051;
 const STOPPED: u64 = 1_052;
 const MISTAKEN: u64 = 1_053;
 const TOKENS: u64 = 1_054;
+/// ZKsync Era.
+const REFUSED: u64 = 324;
 
 fn wei(amount: u128) -> Wei {
     Wei(U256::from(amount))
@@ -418,4 +420,18 @@ async fn a_chain_that_is_removed_leaves_the_others_working() {
     let test = test.restart().await;
     removed.rpc("anvil_mine", json!(["0x4"])).unwrap();
     test.until(sent.id, TransferState::Final).await;
+}
+
+#[actix_web::test]
+async fn a_chain_of_a_family_that_is_refused_is_named_and_stops_nothing() {
+    let mut env = TestEnv::new(Stores::Embedded).unwrap();
+    let _refused = add(&mut env, "era", REFUSED);
+    let test = TestServer::start(env).await;
+    test.ann_and_bob().await;
+    let report = fails(&test.env, "check-config");
+    let named = "chain 324 is of the family ZK stack (ZKsync), which is not supported";
+    assert!(report.contains(named), "{report}");
+    assert_eq!(refused(&test, &on(REFUSED, "1")).await, Some(ErrorCode::ChainUnavailable));
+    let paid = pay(&test, &quote(1, "@bob", "1")).await;
+    test.until(paid.id, TransferState::Mined).await;
 }

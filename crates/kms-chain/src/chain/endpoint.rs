@@ -21,6 +21,7 @@ use serde_json::Value;
 
 use super::address::{EndpointAddress, HttpHeader};
 use super::error::ChainError;
+use super::family::Family;
 use super::transport::Measured;
 
 /// How long an endpoint that failed is asked last.
@@ -65,6 +66,8 @@ pub struct Endpoint {
     pub(super) refuses_batches: AtomicBool,
     /// Whether two others have another final block than this one.
     pub(super) is_contradicted: AtomicBool,
+    /// Whether it was asked for what only chains of refused families answer.
+    is_known_family: AtomicBool,
 }
 
 /// The result of a health check.
@@ -115,6 +118,7 @@ impl Endpoint {
             lacks_block_hashes: AtomicBool::new(false),
             refuses_batches: AtomicBool::new(false),
             is_contradicted: AtomicBool::new(false),
+            is_known_family: AtomicBool::new(false),
         })
     }
 
@@ -136,6 +140,9 @@ impl Endpoint {
         if let Some(rest) = self.remaining_rest() {
             return Err(rate_limited(rest));
         }
+        if let Some(family) = Family::of(self.chain_id) {
+            return Err(self.mark_failed(self.unsupported(family)));
+        }
         let checked_at = Instant::now();
         let (found, newest_block) =
             tokio::join!(self.provider.get_chain_id().into_future(), self.check_newest_block());
@@ -144,12 +151,20 @@ impl Endpoint {
             let wrong = ChainError::WrongChain { expected: self.chain_id, found };
             return Err(self.mark_failed(wrong));
         }
+        if !self.is_known_family.load(Ordering::Relaxed) {
+            self.is_known_family.store(self.check_family().await?, Ordering::Relaxed);
+        }
         *self.health() = Some(Health { checked_at, newest_block: newest_block? });
         if self.failed_at().take().is_some() {
             let (chain_id, endpoint) = (self.chain_id, self.number);
             tracing::info!(chain_id, endpoint, "chain endpoint recovered");
         }
         Ok(())
+    }
+
+    /// The error of a chain that is refused.
+    pub(super) fn unsupported(&self, family: Family) -> ChainError {
+        ChainError::Unsupported { chain_id: self.chain_id, family }
     }
 
     /// Returns the timestamp of the newest block, at most the current time.

@@ -8,6 +8,8 @@
 use alloy::rpc::json_rpc::ErrorPayload;
 use alloy::transports::{RpcError, TransportError};
 
+use super::family::Family;
+
 /// JSON-RPC codes that mean a failed execution and nothing else: the code of the Ethereum execution
 /// API for a revert, and the code that some clients use for errors of their virtual machine. Every
 /// other code, -32000 among them, is also used for failures of the endpoint itself.
@@ -73,6 +75,17 @@ pub enum ChainError {
         expected: u64,
         /// The chain id that the endpoint reported.
         found: u64,
+    },
+    /// The chain is of a family that is not supported.
+    #[error(
+        "chain {chain_id} is of the family {family}, which is not supported: remove it from \
+         `chains` (docs/operating/chains.md says why)"
+    )]
+    Unsupported {
+        /// The chain id.
+        chain_id: u64,
+        /// Which family.
+        family: Family,
     },
     /// The endpoint answers but no longer follows the chain.
     #[error("the newest block of the endpoint is {seconds} seconds old by the local clock")]
@@ -171,6 +184,7 @@ impl ChainError {
                 Self::Unavailable(_)
                     | Self::RateLimited { .. }
                     | Self::WrongChain { .. }
+                    | Self::Unsupported { .. }
                     | Self::Stalled { .. }
                     | Self::NotAToken
                     | Self::FalseReceipts { .. }

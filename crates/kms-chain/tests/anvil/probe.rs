@@ -1,7 +1,10 @@
 //! What an endpoint lacks is found before money depends on it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
 use kms_chain::follower::Finality;
-use kms_chain::{Chain, ChainError, Endpoint, Need};
+use kms_chain::{Chain, ChainError, Endpoint, Family, Need};
 use kms_testkit::Anvil;
 use serde_json::json;
 
@@ -81,4 +84,54 @@ async fn the_depth_of_the_state_is_that_of_the_deepest_block_that_has_one() {
     });
     let chain = Chain::new(&url, node.chain_id()).unwrap();
     assert_eq!(chain.first(Endpoint::state_depth).await.unwrap(), 128);
+}
+
+#[tokio::test]
+async fn a_chain_of_a_family_that_is_refused_is_named_without_a_request() {
+    let url = start_proxy("", |method| panic!("{method} was asked"));
+    let chain = Chain::new(&url, 324).unwrap();
+    let refused = chain.check().await.unwrap_err();
+    assert!(
+        matches!(refused, ChainError::Unsupported { chain_id: 324, family: Family::ZkStack }),
+        "{refused}"
+    );
+    let text = "chain 324 is of the family ZK stack (ZKsync), which is not supported";
+    assert!(refused.to_string().starts_with(text), "{refused}");
+}
+
+#[tokio::test]
+async fn an_unknown_chain_of_the_zk_stack_is_refused_by_what_its_nodes_answer() {
+    let node = node();
+    let asked = Arc::new(AtomicU32::new(0));
+    let (counted, zk) = (Arc::clone(&asked), Arc::new(AtomicBool::new(true)));
+    let is_zk = Arc::clone(&zk);
+    let url = start_proxy(&node.url(), move |method| {
+        if method != "zks_getBridgehubContract" {
+            return Fate::Passed;
+        }
+        counted.fetch_add(1, Ordering::SeqCst);
+        match is_zk.load(Ordering::SeqCst) {
+            true => Fate::Answered(Answer::Result(json!(format!("0x{}", "12".repeat(20))))),
+            false => Fate::Passed,
+        }
+    });
+    let refused = Chain::new(&url, node.chain_id()).unwrap();
+    for error in [
+        refused.check().await.unwrap_err(),
+        refused.first(Endpoint::block_number).await.unwrap_err(),
+    ] {
+        assert!(
+            matches!(error, ChainError::Unsupported { family: Family::ZkStack, .. }),
+            "{error}"
+        );
+    }
+    // Another chain is asked once.
+    zk.store(false, Ordering::SeqCst);
+    let before = asked.load(Ordering::SeqCst);
+    let chain = Chain::new(&url, node.chain_id()).unwrap();
+    for _ in 0..3 {
+        chain.first(Endpoint::block_number).await.unwrap();
+        chain.check().await.unwrap();
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), before + 1);
 }
