@@ -13,8 +13,8 @@ SERVER = 'job="kms-server", instance="a"'
 BOT = 'job="kms-bot", instance="b"'
 
 
-def counted(event):
-    name = f'kms_alarms_total{{event="{event}", {SERVER}}}'
+def counted(event, labels=""):
+    name = f'kms_alarms_total{{event="{event}", {labels}{SERVER}}}'
     return {name: "0x10 1x30"}, {name: "0x40"}
 
 
@@ -47,7 +47,7 @@ CASES = {
     "KmsWalletNotRecoverable": gauge("kms_wallets_not_recoverable", 1, 0),
     "KmsIntrusion": counted("integrity_alarm"),
     "KmsRecoveries": counted("recovery_breaker"),
-    "KmsChainContradiction": counted("finalized_block_removed"),
+    "KmsChainContradiction": counted("finalized_block_removed", 'chain="1", '),
     "KmsPanic": counted("panic"),
     "KmsEventRepeats": (
         {f'kms_alarms_total{{event="transfer_delayed", {SERVER}}}': "0+2x40"},
@@ -56,7 +56,7 @@ CASES = {
     "KmsErrors": (http("0+10x40", "0+90x40"), http("0+1x40", "0+99x40")),
     "KmsSlow": (buckets(True), buckets(False)),
     "KmsTransfersWait": gauge("kms_transfer_oldest_seconds", 4000, 60, 'chain="1", state="mined", '),
-    "KmsPaymentsStopped": counted("payment_policy_failed"),
+    "KmsPaymentsStopped": counted("payment_policy_failed", 'chain="1", '),
     "KmsPaymentsPaused": gauge("kms_payments_paused", 1, 0, 'chain="1", '),
     "KmsTokenDisabled": gauge("kms_token_enabled", 0, 1, 'chain="1", token="USDC", '),
     "KmsChainStands": gauge("kms_chain_head_age_seconds", 700, 12, 'chain="1", '),

@@ -50,7 +50,7 @@ mod worker;
 
 pub use failure::{ErrorChain, Failure, exit};
 pub use logging::log_to_stdout;
-pub use metrics::{ALARMS, metrics};
+pub use metrics::{ALARMS, ALARMS_OF_CHAINS, count_alarms_of, metrics};
 pub use signal::StopSignal;
 pub use supervisor::Supervisor;
 pub use worker::{Next, Worker};

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use metrics::counter;
+use metrics::{Counter, counter};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -65,6 +65,28 @@ pub const ALARMS: [&str; 49] = [
     "telegram_unreachable",
 ];
 
+/// Those of them that are about a chain, whose id is their label `chain`.
+pub const ALARMS_OF_CHAINS: [&str; 18] = [
+    "chain_endpoint_failed",
+    "chain_endpoint_contradicted",
+    "prices_unconfirmed",
+    "finalized_block_removed",
+    "final_transfer_reopened",
+    "finality_unconfirmed",
+    "finality_contradicted",
+    "no_finalized_block",
+    "final_nonce_contradicted",
+    "missed_block_settled",
+    "missed_block_not_found",
+    "outflow_limit_reached",
+    "payment_policy_failed",
+    "token_mismatch",
+    "token_disabled",
+    "transfer_refused",
+    "transfer_superseded",
+    "no_chain_endpoint",
+];
+
 /// The metrics of this process: several servers in one process share them.
 pub fn metrics() -> &'static PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
@@ -77,31 +99,60 @@ pub fn metrics() -> &'static PrometheusHandle {
         // Fails only if the process has another recorder, which then receives the metrics.
         let _ = metrics::set_global_recorder(recorder);
         // A counter that begins with its first event shows no increase by it.
-        for event in ALARMS {
-            counter!("kms_alarms_total", "event" => event).increment(0);
+        for event in ALARMS.into_iter().filter(|event| !ALARMS_OF_CHAINS.contains(event)) {
+            alarms(event, None).increment(0);
         }
         handle
     })
 }
 
-/// Counts warnings and errors by their field `event`.
+/// Begins the counts of alarms about a chain, as [`metrics()`] does those of all others.
+pub fn count_alarms_of(chain_id: u64) {
+    for event in ALARMS_OF_CHAINS {
+        alarms(event, Some(chain_id)).increment(0);
+    }
+}
+
+fn alarms(event: &str, chain_id: Option<u64>) -> Counter {
+    let event = event.to_owned();
+    match chain_id {
+        Some(chain) => counter!("kms_alarms_total", "event" => event, "chain" => chain.to_string()),
+        None => counter!("kms_alarms_total", "event" => event),
+    }
+}
+
+/// Counts warnings and errors by their fields `event` and `chain_id`.
 pub(crate) struct CountAlarms;
 
 impl<S: Subscriber> Layer<S> for CountAlarms {
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
         if *event.metadata().level() <= Level::WARN {
-            event.record(&mut Named);
+            let mut named = Named::default();
+            event.record(&mut named);
+            if let Some(event) = named.event {
+                alarms(&event, named.chain_id).increment(1);
+            }
         }
     }
 }
 
-/// Counts the field `event`, whose values are words of the code.
-struct Named;
+/// The fields that are counted by. The values of `event` are words of the code.
+#[derive(Default)]
+struct Named {
+    event: Option<String>,
+    chain_id: Option<u64>,
+}
 
 impl Visit for Named {
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name() == "event" {
-            counter!("kms_alarms_total", "event" => value.to_owned()).increment(1);
+            self.event = Some(value.to_owned());
+        }
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        if field.name() == "chain_id" {
+            self.chain_id = Some(value);
         }
     }
 
@@ -127,5 +178,20 @@ mod tests {
             tracing::info!(event = "integrity_alarm", "no alarm");
         });
         assert!(line("integrity_alarm", 2), "{}", metrics().render());
+    }
+
+    #[test]
+    fn an_alarm_about_a_chain_is_counted_for_it() {
+        let line = |chain: u64, count: u32| {
+            let labels = format!("event=\"token_disabled\",chain=\"{chain}\"");
+            metrics().render().contains(&format!("kms_alarms_total{{{labels}}} {count}\n"))
+        };
+        count_alarms_of(41);
+        count_alarms_of(42);
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(CountAlarms), || {
+            tracing::error!(chain_id = 42_u64, event = "token_disabled", "token is disabled");
+        });
+        assert!(line(41, 0) && line(42, 1), "{}", metrics().render());
+        assert!(ALARMS_OF_CHAINS.iter().all(|event| ALARMS.contains(event)));
     }
 }

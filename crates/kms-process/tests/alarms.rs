@@ -103,6 +103,29 @@ fn every_log_line_about_a_chain_names_it() {
     assert!(found > 20 && without.is_empty(), "{found} {without:#?}");
 }
 
+/// A count that begins with its first alarm shows no increase by it.
+#[test]
+fn every_alarm_about_a_chain_is_counted_for_it_from_the_start() {
+    let mut others = BTreeSet::new();
+    each_source(|_path, text| {
+        for call in ["warn!(", "error!("].iter().flat_map(|level| text.split(level).skip(1)) {
+            let fields: String = arguments(call).split_whitespace().collect();
+            let is_of_a_chain = fields
+                .split(',')
+                .any(|field| field == "chain_id" || field.starts_with("chain_id="));
+            let event = fields.split("event=\"").nth(1).and_then(|rest| rest.split('"').next());
+            if let Some(event) = event.filter(|_| is_of_a_chain)
+                && kms_process::ALARMS.contains(&event)
+                && !kms_process::ALARMS_OF_CHAINS.contains(&event)
+            {
+                others.insert(event.to_owned());
+            }
+        }
+    });
+    // It is about a chain that is not configured.
+    assert_eq!(others, BTreeSet::from(["chain_not_configured".to_owned()]));
+}
+
 /// The names in the first cell of each row of a table.
 fn documented(table: &str, end: [char; 2]) -> BTreeSet<String> {
     let rows = table.lines().filter(|line| line.starts_with("| `"));

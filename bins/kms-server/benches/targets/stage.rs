@@ -58,9 +58,12 @@ impl Stage {
 
     /// Mines a block for each payment, or one in so many seconds; with 0 none.
     pub(crate) fn mine_every(&self, seconds: Option<u64>) {
-        let rpc = |method, value| drop(self.env.anvil.rpc(method, json!([value])).unwrap());
-        rpc("evm_setAutomine", json!(seconds.is_none()));
-        rpc("evm_setIntervalMining", json!(seconds.unwrap_or_default()));
+        let (method, value) = match seconds {
+            None => ("evm_setAutomine", json!(true)),
+            Some(0) => ("evm_setAutomine", json!(false)),
+            Some(seconds) => ("evm_setIntervalMining", json!(seconds)),
+        };
+        self.env.anvil.rpc(method, json!([value])).unwrap();
     }
 
     /// Mines blocks until the server has nothing more to settle.

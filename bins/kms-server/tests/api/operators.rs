@@ -31,7 +31,8 @@ async fn final_payments_that_are_removed_are_alarms_and_those_that_wait_are_coun
     let rpc = |method: &str, params| env.anvil.rpc(method, params).unwrap();
     let logged = async |event: &str| {
         until(event, async || server.log.lock().unwrap().contains(event)).await;
-        let counted = format!("kms_alarms_total{{event=\"{event}\"}} ");
+        let chain = env.anvil.chain_id();
+        let counted = format!("kms_alarms_total{{event=\"{event}\",chain=\"{chain}\"}} ");
         let is_counted = async || {
             let metrics = server.ops("/metrics").await.text().await.unwrap();
             let count = metrics.lines().find_map(|line| line.strip_prefix(&counted));
