@@ -90,7 +90,6 @@ impl Server {
         // Fails only if another one is installed, which then is used.
         let _ = rustls::crypto::ring::default_provider().install_default();
         // Before the first request, so that it is counted.
-        kms_process::metrics();
         settings.chains.values().for_each(|it| kms_process::count_alarms_of(it.chain_id));
         let certificate = Arc::new(Certificate::new(settings.tls.clone())?);
         let tls = tls::server_config(Arc::clone(&certificate))?;

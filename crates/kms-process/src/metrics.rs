@@ -108,16 +108,21 @@ pub fn metrics() -> &'static PrometheusHandle {
 
 /// Begins the counts of alarms about a chain, as [`metrics()`] does those of all others.
 pub fn count_alarms_of(chain_id: u64) {
+    metrics();
     for event in ALARMS_OF_CHAINS {
         alarms(event, Some(chain_id)).increment(0);
     }
 }
 
 fn alarms(event: &str, chain_id: Option<u64>) -> Counter {
+    // The count that began with the process.
+    let is_of_all = ALARMS.contains(&event) && !ALARMS_OF_CHAINS.contains(&event);
     let event = event.to_owned();
     match chain_id {
-        Some(chain) => counter!("kms_alarms_total", "event" => event, "chain" => chain.to_string()),
-        None => counter!("kms_alarms_total", "event" => event),
+        Some(chain) if !is_of_all => {
+            counter!("kms_alarms_total", "event" => event, "chain" => chain.to_string())
+        }
+        _ => counter!("kms_alarms_total", "event" => event),
     }
 }
 

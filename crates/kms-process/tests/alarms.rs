@@ -122,8 +122,7 @@ fn every_alarm_about_a_chain_is_counted_for_it_from_the_start() {
             }
         }
     });
-    // It is about a chain that is not configured.
-    assert_eq!(others, BTreeSet::from(["chain_not_configured".to_owned()]));
+    assert!(others.is_empty(), "{others:?}");
 }
 
 /// The names in the first cell of each row of a table.
