@@ -318,6 +318,8 @@ create table recoveries (
     code_tries integer not null,
     -- The version of the codes key of its code and link.
     codes_key integer not null,
+    -- The Telegram account to which the wallet is moved; null for a new password.
+    moves_to bigint,
     requested_at bigint not null,
     ready_at bigint not null,
     expires_at bigint not null,
@@ -355,7 +357,9 @@ create table events (
     deposit_id text references external_deposits (id),
     recovery_id text references recoveries (id),
     -- A former e-mail address, sealed, that is notified as well.
-    contact {{bytes}}
+    contact {{bytes}},
+    -- Who is notified, if not the owner: the user from whom the wallet was moved.
+    telegram_id bigint
 );
 create index events_order on events (stream, tx, seq);
 create index events_of_transfer on events (transfer_id);
@@ -422,8 +426,9 @@ create index audit_account on audit (account_id, seq);
 -- payments, which are most rows.
 create index audit_changes on audit (account_id, seq) where phase = 'outcome' and outcome = 'ok'
     and action in ('create', 'change_password', 'change_contact', 'confirm_email', 'recover',
-    'freeze', 'request_unfreeze', 'unfreeze', 'rescue', 'enter_page', 'request_page_leave',
-    'keep_page_only', 'leave_page', 'extend_wait', 'rewrap', 'restore', 'reseal');
+    'move_account', 'freeze', 'request_unfreeze', 'unfreeze', 'rescue', 'enter_page',
+    'request_page_leave', 'keep_page_only', 'leave_page', 'extend_wait', 'rewrap', 'restore',
+    'reseal');
 -- The payments that an account signed in a day, which a limit has to count.
 create index audit_sends on audit (account_id, at) where action = 'send' and phase = 'outcome'
     and outcome = 'ok';

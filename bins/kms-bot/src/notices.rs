@@ -481,14 +481,14 @@ fn recovery_notice(
 ) -> Option<(Html, Keyboard)> {
     let (stop, none) = (recovery::stop_keyboard(recovery.id), Keyboard::none());
     match step {
-        RecoveryStep::Requested => {
+        RecoveryStep::Requested | RecoveryStep::MoveRequested => {
             matches!(recovery.state, RecoveryState::CodeSent | RecoveryState::Waiting)
                 .then(|| recovery::screen(recovery, place))
                 .flatten()
         }
         RecoveryStep::CodeConfirmed => (recovery.state == RecoveryState::Waiting)
             .then(|| (recovery::confirmed(recovery), stop)),
-        RecoveryStep::Ready => (recovery.state == RecoveryState::Ready)
+        RecoveryStep::Ready | RecoveryStep::MoveReady => (recovery.state == RecoveryState::Ready)
             .then(|| recovery::screen(recovery, place))
             .flatten(),
         RecoveryStep::Completed => {
@@ -496,5 +496,9 @@ fn recovery_notice(
         }
         RecoveryStep::Cancelled => Some((html!("notice-recovery-cancelled"), none)),
         RecoveryStep::Expired => Some((html!("notice-recovery-expired"), none)),
+        RecoveryStep::Moved => Some((html!("notice-moved", time = time(at)), none)),
+        RecoveryStep::MoveCancelled | RecoveryStep::MoveExpired => {
+            Some((html!("notice-move-over"), none))
+        }
     }
 }

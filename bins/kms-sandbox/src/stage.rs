@@ -13,13 +13,15 @@ use bot_api_sim::{Limits, Sim};
 use kms_bot::Bot;
 use kms_bot::config::{OpsSettings, RateLimits, ServerSettings, StateSettings, TelegramSettings};
 use kms_client::{Client, ClientError, Trust, Vault};
-use kms_core::recovery::RecoveryRules;
+use kms_core::account::{SwapReason, WalletSwap};
+use kms_core::ports::{AccountStore, RecoveryStore};
+use kms_core::recovery::{Recovery, RecoveryRules};
 use kms_server::config::{ChainSettings, Finality, LimitSettings, MailSettings, SpendUpTo};
 use kms_server::{Secret, Server};
 use kms_server_testing::{Stores, TestEnv};
 use kms_store::{Database, Scope, SqliteKeyDatabase};
 use kms_testkit::{Anvil, AnvilOptions, Mailbox, TestToken, free_port};
-use kms_types::{Amount, EthAddress, Token, U256, Wei};
+use kms_types::{Amount, EthAddress, RecoveryId, TelegramId, Token, U256, Wei};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -221,6 +223,35 @@ impl Stage {
     /// When the username is none, or the database does not answer.
     pub async fn proves_name(&self, user: i64, username: &str) -> anyhow::Result<()> {
         kms_server_testing::prove_name(&self.database, user, username).await
+    }
+
+    /// As if two operators had approved to move this user's wallet.
+    ///
+    /// # Errors
+    /// When there is no such wallet, or the database does not answer.
+    pub async fn request_move(&self, user: TelegramId, to: TelegramId) -> anyhow::Result<Recovery> {
+        let account = self.database.account(user.into()).await?.context("no such wallet")?;
+        let (rules, now) = (RecoveryRules::default(), account.created_at);
+        let (id, codes_key) = (RecoveryId::random(), 1.try_into()?);
+        let requested = Recovery::request_move(id, &account, to, &rules, codes_key, now);
+        ensure!(self.database.insert_recovery(requested).await?, "a recovery is open");
+        Ok(requested)
+    }
+
+    /// As if an operator had finished that move after its wait. The key is not sealed anew.
+    ///
+    /// # Errors
+    /// When the move has ended, or the database does not answer.
+    pub async fn finish_move(&self, requested: Recovery) -> anyhow::Result<()> {
+        let at = requested.ready_at;
+        let account = self.database.account(requested.account.into()).await?;
+        let mut wallet = account.context("no such wallet")?.wallet;
+        let (account, replaces) = (requested.account, wallet.version);
+        wallet.version += 1;
+        let reason = SwapReason::Move(requested.completed(at)?);
+        let swap = WalletSwap { account, replaces, wallet, reason, at };
+        ensure!(self.database.swap_wallet(swap).await?, "the move has ended");
+        Ok(())
     }
 
     /// Pays an address from one of the chain's own accounts, waits until the balance has grown, and

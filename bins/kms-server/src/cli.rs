@@ -7,6 +7,7 @@ mod audit_state;
 mod check_config;
 mod healthcheck;
 mod keys;
+mod moves;
 mod operator;
 mod payments;
 mod proofs;

@@ -116,9 +116,10 @@ impl ApiError {
                 CustodyError::WrongPassword => ErrorCode::WrongPassword,
                 CustodyError::Locked { .. } => ErrorCode::PasswordLocked,
                 CustodyError::Frozen => ErrorCode::AccountFrozen,
-                CustodyError::NotFrozen | CustodyError::NotPageOnly | CustodyError::NotDamaged => {
-                    ErrorCode::WrongState
-                }
+                CustodyError::NotFrozen
+                | CustodyError::NotPageOnly
+                | CustodyError::NotDamaged
+                | CustodyError::TelegramIdTaken => ErrorCode::WrongState,
                 CustodyError::PageRequired => ErrorCode::PageRequired,
                 CustodyError::RecoveryReused => ErrorCode::IdReused,
                 CustodyError::NoRecovery => ErrorCode::NoSuchRecovery,

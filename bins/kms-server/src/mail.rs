@@ -334,12 +334,20 @@ impl Mailer {
             RecoveryStep::Ready if is_open => emails::recovery_ready(&owner, &recovery, at, &link),
             RecoveryStep::Completed => emails::recovery_completed(&owner, at),
             RecoveryStep::Cancelled => emails::recovery_cancelled(&owner, at),
-            // A later step has its own e-mail.
-            RecoveryStep::Requested | RecoveryStep::CodeConfirmed | RecoveryStep::Ready => {
-                return Ok(false);
+            RecoveryStep::MoveRequested if is_open => {
+                emails::move_requested(&owner, &recovery, at, &link)
             }
+            RecoveryStep::MoveReady if is_open => emails::move_ready(&owner, &recovery, at, &link),
+            RecoveryStep::Moved => emails::moved(&owner, at),
+            RecoveryStep::MoveCancelled => emails::move_cancelled(&owner, at),
+            // A later step has its own e-mail.
+            RecoveryStep::Requested
+            | RecoveryStep::CodeConfirmed
+            | RecoveryStep::Ready
+            | RecoveryStep::MoveRequested
+            | RecoveryStep::MoveReady => return Ok(false),
             // Nothing changed.
-            RecoveryStep::Expired => return Ok(false),
+            RecoveryStep::Expired | RecoveryStep::MoveExpired => return Ok(false),
         };
         self.send_to_owner(event, account, &email).await
     }

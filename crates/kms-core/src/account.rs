@@ -203,6 +203,9 @@ pub struct WalletSwap {
 pub enum SwapReason {
     /// The owner knew the old password. Writes the event `PasswordChanged`.
     PasswordChange,
+    /// The owner lost the Telegram account: the account has the one that this move names. Replaces
+    /// the move's step by this one, its completion, and notifies the user before.
+    Move(Recovery),
     /// The owner had forgotten it. Replaces the recovery's step by this one, its completion, and
     /// sets the account's `recovered_at`.
     Recovery(Recovery),

@@ -120,6 +120,12 @@ pub enum Action {
     RecoveryExpired(RecoveryId),
     /// An SCK is unwrapped by the KMS key.
     Recover(RecoveryId),
+    /// An operator proposes to move a wallet to another Telegram account.
+    ProposeMove,
+    /// A second operator approves that: the wait begins.
+    RequestMove(RecoveryId),
+    /// The wait is over: an SCK is unwrapped, and the key sealed for the other Telegram account.
+    Move(RecoveryId),
     /// A mobile number or an e-mail address is set, requested or removed.
     ChangeContact,
     /// The account becomes page-only.
@@ -191,6 +197,9 @@ impl Action {
             Self::RecoveryReady(_) => "recovery_ready",
             Self::RecoveryExpired(_) => "recovery_expired",
             Self::Recover(_) => "recover",
+            Self::ProposeMove => "propose_move",
+            Self::RequestMove(_) => "request_move",
+            Self::Move(_) => "move_account",
             Self::ChangeContact => "change_contact",
             Self::ConfirmEmail(_) => "confirm_email",
             Self::EnterPage => "enter_page",
@@ -235,11 +244,13 @@ impl Action {
             | Self::ExtendRecovery(id)
             | Self::RecoveryReady(id)
             | Self::RecoveryExpired(id)
+            | Self::RequestMove(id)
+            | Self::Move(id)
             | Self::Recover(id) => Some(id.to_string()),
             Self::Create | Self::ChangePassword | Self::ChangeContact | Self::Export => None,
             Self::Rewrap | Self::Verify | Self::Restore | Self::Reseal | Self::ProbeKmsKey => None,
             Self::ReadContact | Self::ReadRow | Self::Authenticate | Self::Operate(_) => None,
-            Self::EnterPage => None,
+            Self::EnterPage | Self::ProposeMove => None,
             Self::Freeze | Self::RequestUnfreeze | Self::Unfreeze => None,
             Self::RequestPageLeave | Self::KeepPageOnly | Self::LeavePage => None,
             Self::ExtendWait => None,
@@ -249,12 +260,13 @@ impl Action {
 
 /// The names of the actions that change an account or its wallet. Their outcomes state the
 /// revision that the account then has.
-pub const CHANGES_OF_ACCOUNTS: [&str; 17] = [
+pub const CHANGES_OF_ACCOUNTS: [&str; 18] = [
     "create",
     "change_password",
     "change_contact",
     "confirm_email",
     "recover",
+    "move_account",
     "freeze",
     "request_unfreeze",
     "unfreeze",

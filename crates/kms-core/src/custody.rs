@@ -10,6 +10,7 @@ mod error;
 mod export;
 mod freeze;
 mod journal;
+mod moves;
 mod page_only;
 mod recoveries;
 mod repair;
@@ -21,6 +22,7 @@ mod wallet_sealer;
 
 pub use self::check::ProbeError;
 pub use self::error::CustodyError;
+pub use self::moves::ProposedMove;
 pub use self::rescue::Rescue;
 pub use self::upkeep::Rewrapped;
 

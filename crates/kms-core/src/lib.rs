@@ -46,7 +46,8 @@ mod wrap;
 
 pub use api_token::{HashedToken, HashedTokenError, PlainToken, PlainTokenError};
 pub use custody::{
-    CreateWallet, Created, Custody, CustodyError, Ports, ProbeError, Rescue, Rewrapped,
+    CreateWallet, Created, Custody, CustodyError, Ports, ProbeError, ProposedMove, Rescue,
+    Rewrapped,
 };
 pub use integrity::{AlarmContext, integrity_alarm};
 pub use kdf::{KdfParams, KdfParamsError, Salt};

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use kms_types::{AccountId, OneTimeCode, RecoveryId, Timestamp, text_table};
+use kms_types::{AccountId, OneTimeCode, RecoveryId, TelegramId, Timestamp, text_table};
 
 use crate::account::Account;
 use crate::audit::Details;
@@ -120,6 +120,8 @@ pub struct Recovery {
     pub code: RecoveryCode,
     /// The version of the codes key of its code and link: no other is accepted.
     pub codes_key: ServerKeyId,
+    /// The Telegram account to which operators move the wallet: such a recovery sets no password.
+    pub moves_to: Option<TelegramId>,
     /// When it was requested.
     pub requested_at: Timestamp,
     /// When the wait ends.
@@ -172,6 +174,34 @@ impl Recovery {
             written: RecoveryStage::Waiting,
             code,
             codes_key,
+            moves_to: None,
+            requested_at: now,
+            ready_at,
+            expires_at: ready_at.plus(rules.open_for),
+            version: 1,
+        }
+    }
+
+    /// Starts a move of the wallet to another Telegram account. It has the longest wait, and no
+    /// code makes it shorter.
+    #[must_use]
+    pub fn request_move(
+        id: RecoveryId,
+        account: &Account,
+        to: TelegramId,
+        rules: &RecoveryRules,
+        codes_key: ServerKeyId,
+        now: Timestamp,
+    ) -> Self {
+        let waits = [rules.wait_without_code, rules.wait_without_email, rules.wait_with_code];
+        let ready_at = now.plus(waits.into_iter().max().unwrap_or_default());
+        Self {
+            id,
+            account: account.id,
+            written: RecoveryStage::Waiting,
+            code: RecoveryCode::None,
+            codes_key,
+            moves_to: Some(to),
             requested_at: now,
             ready_at,
             expires_at: ready_at.plus(rules.open_for),
@@ -187,6 +217,7 @@ impl Recovery {
             .with("requested_at", self.requested_at.0)
             .with("ready_at", self.ready_at.0)
             .with("wait_seconds", self.ready_at.since(self.requested_at).as_secs())
+            .with_some("moves_to", self.moves_to)
     }
 
     /// Returns the stage at this time, stored or not.
@@ -369,6 +400,7 @@ mod tests {
             written: RecoveryStage::Waiting,
             code,
             codes_key: 1.try_into().unwrap(),
+            moves_to: None,
             requested_at: Timestamp(100),
             ready_at: Timestamp(ready),
             expires_at: Timestamp(ready + 20),

@@ -91,6 +91,7 @@ fn recovery() -> Recovery {
         written: RecoveryStage::Waiting,
         code: RecoveryCode::None,
         codes_key: 1.try_into().unwrap(),
+        moves_to: None,
         requested_at: REQUESTED_AT,
         ready_at: REQUESTED_AT,
         expires_at: REQUESTED_AT,

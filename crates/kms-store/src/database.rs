@@ -355,12 +355,16 @@ pub(crate) use execute_on_either;
 
 /// Returns `false` if a row with the same key exists.
 pub(crate) fn inserted(result: Result<(), Failure>) -> Result<bool, Failure> {
+    unless_taken(result.map(|()| true))
+}
+
+/// Returns `false` instead if another row has a value that must be unique.
+pub(crate) fn unless_taken(result: Result<bool, Failure>) -> Result<bool, Failure> {
     match result {
-        Ok(()) => Ok(true),
         Err(Failure::Diesel(Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _))) => {
             Ok(false)
         }
-        Err(error) => Err(error),
+        other => other,
     }
 }
 

@@ -21,7 +21,7 @@ pub struct StoredEvent {
     pub cursor: EventCursor,
     /// The account that is notified.
     pub account: AccountId,
-    /// The Telegram id of the account's owner.
+    /// Who is notified: the account's owner, or the user from whom it was moved.
     pub telegram_id: TelegramId,
     /// When it happened.
     pub at: Timestamp,
@@ -74,6 +74,7 @@ pub(crate) struct NewEvent {
     deposit_id: Option<String>,
     recovery_id: Option<String>,
     contact: Option<Vec<u8>>,
+    telegram_id: Option<i64>,
 }
 
 impl NewEvent {
@@ -90,7 +91,18 @@ impl NewEvent {
         };
         let (account_id, at) = (account.to_string(), at.0);
         let (stream, kind) = (kind.stream().as_str(), kind.as_str());
-        Self { account_id, at, stream, kind, transfer_id, deposit_id, recovery_id, contact }
+        let telegram_id = None;
+        Self {
+            account_id,
+            at,
+            stream,
+            kind,
+            transfer_id,
+            deposit_id,
+            recovery_id,
+            contact,
+            telegram_id,
+        }
     }
 }
 
@@ -102,7 +114,20 @@ pub(crate) fn append(
     kind: EventKind,
     about: About,
 ) -> Result<(), Failure> {
-    let event = NewEvent::new(account, at, kind, about);
+    append_to(connection, None, account, at, kind, about)
+}
+
+/// Like [`append`], to notify this user instead of the owner.
+pub(crate) fn append_to(
+    connection: &mut AnyConnection,
+    user: Option<TelegramId>,
+    account: AccountId,
+    at: Timestamp,
+    kind: EventKind,
+    about: About,
+) -> Result<(), Failure> {
+    let telegram_id = user.map(TelegramId::as_i64);
+    let event = NewEvent { telegram_id, ..NewEvent::new(account, at, kind, about) };
     diesel::insert_into(events::table).values(event).execute(connection)?;
     Ok(())
 }
@@ -238,7 +263,8 @@ impl Database {
     ) -> Result<StoredEvents, StoreError> {
         let settled = settled(self.dialect);
         let query = format!(
-            "select e.seq, e.tx, e.account_id, a.telegram_id, e.at, e.kind, e.transfer_id, \
+            "select e.seq, e.tx, e.account_id, \
+             coalesce(e.telegram_id, a.telegram_id) as telegram_id, e.at, e.kind, e.transfer_id, \
              e.deposit_id, e.recovery_id, e.contact \
              from events e join accounts a on a.id = e.account_id \
              where e.stream = $1 and (e.tx, e.seq) > ($2, $3) and {settled} \

@@ -6,7 +6,7 @@ use diesel::sql_types::{BigInt, Binary, Integer, Nullable, Text};
 use kms_core::ports::{RecoveryStore, StoreError};
 use kms_core::recovery::{Recovery, RecoveryCode, RecoveryStage};
 use kms_core::{AlarmContext, ServerKeys, integrity_alarm};
-use kms_types::{AccountId, EventKind, RecoveryId, RecoveryStep, Timestamp};
+use kms_types::{AccountId, EventKind, RecoveryId, RecoveryStep, TelegramId, Timestamp};
 
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure, inserted};
@@ -33,6 +33,8 @@ struct Row {
     code_tries: i32,
     #[diesel(sql_type = Integer)]
     codes_key: i32,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    moves_to: Option<i64>,
     #[diesel(sql_type = BigInt)]
     requested_at: i64,
     #[diesel(sql_type = BigInt)]
@@ -59,6 +61,7 @@ impl Row {
             code_until: code_until.map(|until| until.0),
             code_tries: code_tries.into(),
             codes_key: recovery.codes_key.as_u8().into(),
+            moves_to: recovery.moves_to.map(TelegramId::as_i64),
             requested_at: recovery.requested_at.0,
             ready_at: recovery.ready_at.0,
             expires_at: recovery.expires_at.0,
@@ -84,6 +87,7 @@ impl Row {
             written: row.parse(&self.stage)?,
             code,
             codes_key: row.key_id(self.codes_key)?,
+            moves_to: self.moves_to.map(|to| row.convert(to)).transpose()?,
             requested_at: Timestamp(self.requested_at),
             ready_at: Timestamp(self.ready_at),
             expires_at: Timestamp(self.expires_at),
@@ -123,20 +127,34 @@ pub(crate) fn stale_macs(
 /// a recovery.
 fn with_mac_fields<T>(recovery: &Recovery, work: impl FnOnce(&[&[u8]]) -> T) -> T {
     let (code, code_until, code_tries) = code_parts(recovery.code);
-    work(&[
+    let code_until = code_until.unwrap_or(Timestamp(-1)).0.to_be_bytes();
+    let numbers = (
+        [code_tries],
+        [recovery.codes_key.as_u8()],
+        recovery.requested_at.0.to_be_bytes(),
+        recovery.ready_at.0.to_be_bytes(),
+        recovery.expires_at.0.to_be_bytes(),
+        recovery.version.to_be_bytes(),
+    );
+    let mut fields: Vec<&[u8]> = vec![
         b"recoveries",
         recovery.id.as_bytes(),
         recovery.account.as_bytes(),
         recovery.written.as_str().as_bytes(),
         code.as_bytes(),
-        &code_until.unwrap_or(Timestamp(-1)).0.to_be_bytes(),
-        &[code_tries],
-        &[recovery.codes_key.as_u8()],
-        &recovery.requested_at.0.to_be_bytes(),
-        &recovery.ready_at.0.to_be_bytes(),
-        &recovery.expires_at.0.to_be_bytes(),
-        &recovery.version.to_be_bytes(),
-    ])
+        &code_until,
+        &numbers.0,
+        &numbers.1,
+        &numbers.2,
+        &numbers.3,
+        &numbers.4,
+        &numbers.5,
+    ];
+    let moves_to = recovery.moves_to.map(|to| to.as_i64().to_be_bytes());
+    if let Some(to) = &moves_to {
+        fields.extend([b"moves_to".as_slice(), to]);
+    }
+    work(&fields)
 }
 
 fn code_parts(code: RecoveryCode) -> (&'static str, Option<Timestamp>, u8) {
@@ -239,6 +257,7 @@ pub(crate) fn end_unreadable(
             written: RecoveryStage::Cancelled,
             code: RecoveryCode::None,
             codes_key: keys.codes.current(),
+            moves_to: None,
             requested_at: Timestamp(row.requested_at),
             ready_at: Timestamp(row.ready_at),
             expires_at: Timestamp(row.expires_at),
@@ -282,8 +301,37 @@ fn append_event(
     step: RecoveryStep,
     at: Timestamp,
 ) -> Result<(), Failure> {
+    let step = if recovery.moves_to.is_some() { of_move(step) } else { step };
     let (kind, about) = (EventKind::Recovery(step), About::Recovery(recovery.id));
     events::append(connection, recovery.account, at, kind, about)
+}
+
+/// The step of a move that this step of a recovery is.
+fn of_move(step: RecoveryStep) -> RecoveryStep {
+    match step {
+        RecoveryStep::Requested => RecoveryStep::MoveRequested,
+        RecoveryStep::Ready => RecoveryStep::MoveReady,
+        RecoveryStep::Completed => RecoveryStep::Moved,
+        RecoveryStep::Cancelled => RecoveryStep::MoveCancelled,
+        RecoveryStep::Expired => RecoveryStep::MoveExpired,
+        RecoveryStep::CodeConfirmed
+        | RecoveryStep::MoveRequested
+        | RecoveryStep::MoveReady
+        | RecoveryStep::Moved
+        | RecoveryStep::MoveCancelled
+        | RecoveryStep::MoveExpired => step,
+    }
+}
+
+/// Notifies the user from whom the wallet was moved.
+pub(crate) fn append_moved(
+    connection: &mut AnyConnection,
+    recovery: &Recovery,
+    user: Option<TelegramId>,
+    at: Timestamp,
+) -> Result<(), Failure> {
+    let (kind, about) = (EventKind::Recovery(RecoveryStep::Moved), About::Recovery(recovery.id));
+    events::append_to(connection, user, recovery.account, at, kind, about)
 }
 
 #[async_trait]

@@ -228,6 +228,7 @@ diesel::table! {
         deposit_id -> Nullable<Text>,
         recovery_id -> Nullable<Text>,
         contact -> Nullable<Binary>,
+        telegram_id -> Nullable<BigInt>,
     }
 }
 
@@ -291,6 +292,7 @@ diesel::table! {
         code_until -> Nullable<BigInt>,
         code_tries -> Integer,
         codes_key -> Integer,
+        moves_to -> Nullable<BigInt>,
         requested_at -> BigInt,
         ready_at -> BigInt,
         expires_at -> BigInt,

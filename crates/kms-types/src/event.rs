@@ -53,6 +53,16 @@ event_kinds! {
         Cancelled = "recovery_cancelled",
         /// The new password was not set in time.
         Expired = "recovery_expired",
+        /// Two operators requested to move the wallet to another Telegram account.
+        MoveRequested = "move_requested",
+        /// The wait of the move is over.
+        MoveReady = "move_ready",
+        /// The wallet was moved. The user who had it is notified.
+        Moved = "moved",
+        /// The move was cancelled.
+        MoveCancelled = "move_cancelled",
+        /// The wallet was not moved in time.
+        MoveExpired = "move_expired",
     }
 }
 

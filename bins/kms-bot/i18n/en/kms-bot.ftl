@@ -1,5 +1,4 @@
 ### The texts of kms-bot in English, with a section for each flow.
-###
 ### Messages are Telegram HTML, with escaped variables (src/texts.rs). Ids that end in -button, -description, -notice or -status are plain text.
 
 ## Any flow
@@ -502,6 +501,9 @@ notice-recovery-confirmed = 🛟 The code was correct: you can set a new passwor
 notice-recovery-ready = 🛟 The wait is over. You can set a new password for your wallet until { $until }.
 notice-recovery-completed = 🔐 Your wallet was recovered with a new password on { $time }. If this wasn't you, someone is using your Telegram account: freeze your wallet now, and end their session in Telegram's settings.
 notice-recovery-cancelled = ✖️ The password reset was cancelled. Your password has not changed.
+notice-move = 🚚 The operators of this service were asked to move your wallet to another Telegram account (Telegram user { $to }), as for owners who lost theirs. They can do it from { $ready } until { $until }. If you did not ask for it, cancel it now.
+notice-moved = 🚚 Your wallet was moved to another Telegram account on { $time }, and can no longer be used from here. If you did not ask for it, write to the operator of this service.
+notice-move-over = ✖️ Your wallet stays here: its move to another Telegram account was cancelled, or has expired.
 notice-recovery-expired = ⌛ The time to set a new password has passed, and nothing was changed. Send /recover to start again.
 
 ## Refusals of the wallet service

@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use futures::FutureExt;
 use kms_types::wire::{CompleteRecovery, ConfirmCode, Recovery, RecoveryState, RequestRecovery};
-use kms_types::{ErrorCode, EventKind, Purpose, RecoveryId, RecoveryStep};
+use kms_types::{ErrorCode, EventKind, Purpose, RecoveryId, RecoveryStep, TelegramId};
 use teloxide_core::types::MessageId;
 
 use super::{cancel, freeze};
@@ -106,6 +106,7 @@ async fn show(context: &Context, user: &User) -> HandlerResult {
     };
     match &place {
         Place::Chat => expect_code(context, user, &open),
+        Place::Page(_) if open.moves_to.is_some() => {}
         Place::Page(_) => {
             let (purpose, resume) = (Purpose::Recover(open.id), WORD.to_owned());
             context.expect(user.id, OnPage { purpose, resume, message: None });
@@ -120,6 +121,9 @@ async fn show(context: &Context, user: &User) -> HandlerResult {
 /// Says where an open recovery stands, with the buttons for what comes next.
 pub(crate) fn screen(recovery: &Recovery, place: &Place) -> Option<(Html, Keyboard)> {
     let id = recovery.id;
+    if let Some(to) = recovery.moves_to {
+        return move_screen(recovery, to);
+    }
     let (text, next) = match (recovery.state, place) {
         (RecoveryState::Ready, Place::Chat) => {
             let set = RecoveryButton::SetPassword(id).data();
@@ -143,6 +147,14 @@ pub(crate) fn screen(recovery: &Recovery, place: &Place) -> Option<(Html, Keyboa
         ) => return None,
     };
     Some((text, next.and_row([stop_button(id)])))
+}
+
+/// Says when the wallet is moved to another Telegram account, with the button that stops it.
+fn move_screen(recovery: &Recovery, to: TelegramId) -> Option<(Html, Keyboard)> {
+    let is_open = matches!(recovery.state, RecoveryState::Waiting | RecoveryState::Ready);
+    let (ready, until) = (time(recovery.ready_at), time(recovery.expires_at));
+    let text = html!("notice-move", to = to, ready = ready, until = until);
+    is_open.then(|| (text, stop_keyboard(recovery.id)))
 }
 
 /// Says that a recovery was requested, and what happens next.
@@ -266,7 +278,9 @@ async fn ask_password(
     id: RecoveryId,
 ) -> PressResult {
     let open = context.kms.recovery(user.id.into()).await?;
-    let ready = open.is_some_and(|open| open.id == id && open.state == RecoveryState::Ready);
+    let ready = open.is_some_and(|open| {
+        open.id == id && open.state == RecoveryState::Ready && open.moves_to.is_none()
+    });
     if !ready {
         let over = html!("recover-over");
         context.telegram.edit_or_send(user.id, message, &over, Keyboard::none()).await?;

@@ -15,6 +15,7 @@ mod killed;
 mod late;
 mod losses;
 mod memory;
+mod moves;
 mod names;
 mod notices;
 mod onboarding;

@@ -85,6 +85,48 @@ recovery-cancelled-body =
     { -freeze-too }
     { $freeze }
 
+## Move to another Telegram account
+
+move-requested-subject = Your wallet is to be moved to another Telegram account
+move-requested-body =
+    On { $at }, the operators of this service were asked to move the wallet of { $owner } to another Telegram account: Telegram user { $to }. This is for owners who lost their Telegram account. It can happen from { $ready } on.
+
+    If this was not you, cancel the move here:
+    { $link }
+    You can also cancel it by using the wallet with its password.
+
+    { -freeze-too }
+    { $freeze }
+
+move-ready-subject = Your wallet can now be moved to another Telegram account
+move-ready-body =
+    The waiting period before the wallet of { $owner } is moved to Telegram user { $to } ended on { $at }. The operators can move it until { $expires }.
+
+    If this was not you, cancel the move here:
+    { $link }
+    You can also cancel it by using the wallet with its password.
+
+    { -freeze-too }
+    { $freeze }
+
+moved-subject = Your wallet was moved to another Telegram account
+moved-body =
+    On { $at }, your wallet was moved. It now belongs to { $owner }. The address and the balance have not changed, and the old password no longer works.
+
+    To use it, send /recover to the bot from that Telegram account, and set a new password.
+
+    { -freeze }
+    { $freeze }
+
+move-cancelled-subject = The move of your wallet was cancelled
+move-cancelled-body =
+    The move of the wallet of { $owner } to another Telegram account was cancelled on { $at }. Nothing has changed.
+
+    If you did not cancel it and still need it, write to the operator of this service.
+
+    { -freeze-too }
+    { $freeze }
+
 ## Use of the password
 
 notice-password-changed =

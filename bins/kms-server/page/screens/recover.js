@@ -11,8 +11,8 @@ import { codeField } from './email.js';
 export async function screen(context) {
   const open = await get('/recovery');
   if (!open) return context.purpose === 'f' ? ask(context) : ended(context);
-  // The page acts for the recovery that it was opened for.
-  if (context.launch.purpose !== `r${open.id}`) return opened(context, open);
+  // The page acts for the recovery that it was opened for, and stops a move.
+  if (open.moves_to || context.launch.purpose !== `r${open.id}`) return opened(context, open);
   return open.state === 'ready' ? complete(context) : waiting(context, open);
 }
 
@@ -59,10 +59,23 @@ function stop(context) {
 
 /** A recovery that is open, on a page that was opened for something else. */
 function opened(context, recovery) {
+  if (recovery.moves_to) return moving(context, recovery);
   show(
     t('recover.open'),
     status(recovery),
     linkTo(`r${recovery.id}`, recovery.state === 'ready' ? t('recover.set') : t('recover.goon')),
+    stop(context),
+    closeButton(t('tochat')),
+    context.footer(),
+  );
+}
+
+/** A move to another Telegram account, which operators do. It can be stopped here. */
+function moving(context, recovery) {
+  const values = { to: String(recovery.moves_to), time: when(recovery.ready_at) };
+  show(
+    t('recover.move'),
+    el('p', { class: 'lead', 'data-final': true }, rich('recover.moving', values)),
     stop(context),
     closeButton(t('tochat')),
     context.footer(),

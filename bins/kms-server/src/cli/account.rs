@@ -1,12 +1,13 @@
-//! `kms-server account`: freeze, unfreeze and rescue an account.
+//! `kms-server account`: freeze, unfreeze, rescue and move an account.
 
 use clap::{Args, Subcommand};
 use kms_types::AccountRef;
 
+use super::moves::MoveCommand;
 use super::operator::{Reason, operator};
 use super::rescue::RescueCommand;
 use super::vault::Vault;
-use super::{agreeing_clocks, rescue, say};
+use super::{agreeing_clocks, moves, rescue, say};
 use crate::clock;
 use crate::config::Settings;
 
@@ -22,6 +23,10 @@ pub(super) enum AccountCommand {
     /// Requires two persons, and the address of the wallet from its owner.
     #[command(subcommand)]
     Rescue(RescueCommand),
+    /// Moves a wallet to another Telegram account of its owner, who lost the one it is of.
+    /// Requires two persons and the longest wait, in which the owner is notified and can stop it.
+    #[command(subcommand)]
+    Move(MoveCommand),
 }
 
 #[derive(Debug, Args)]
@@ -50,6 +55,7 @@ pub(super) async fn run(settings: Settings, command: AccountCommand) -> anyhow::
             say("active");
         }
         AccountCommand::Rescue(command) => rescue::run(settings, command).await?,
+        AccountCommand::Move(command) => moves::run(settings, command).await?,
     }
     Ok(())
 }

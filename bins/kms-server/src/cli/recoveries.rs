@@ -18,7 +18,7 @@ use crate::config::Settings;
 #[derive(Debug, Subcommand)]
 pub(super) enum RecoveriesCommand {
     /// Lists open recoveries: id, account, stage, time at which it becomes ready (Unix time in
-    /// milliseconds), and the state of its code.
+    /// milliseconds), the state of its code, and the Telegram account to which a move is.
     List,
     /// Cancels open recoveries and notifies their owners: one, all, or those that an attack began.
     Cancel(Cancel),
@@ -62,7 +62,9 @@ pub(super) async fn run(settings: Settings, command: RecoveriesCommand) -> anyho
                 };
                 let (id, account, code) = (recovery.id, recovery.account, recovery.code.as_str());
                 let ready = recovery.ready_at.0;
-                say(&format!("{id}\t{account}\t{stage}\t{ready}\tcode: {code}"));
+                let to = recovery.moves_to.map(|to| format!("\tmoves to telegram:{to}"));
+                let to = to.unwrap_or_default();
+                say(&format!("{id}\t{account}\t{stage}\t{ready}\tcode: {code}{to}"));
             }
             Record::new(database, "recoveries_list", "").note().await;
             match database.paused(Pausable::Recoveries, keys).await? {

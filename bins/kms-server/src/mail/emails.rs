@@ -143,6 +143,41 @@ pub(super) fn recovery_ready(
     )
 }
 
+pub(super) fn move_requested(
+    owner: &Owner,
+    recovery: &Recovery,
+    at: Timestamp,
+    link: &str,
+) -> Email {
+    email!(
+        "move-requested-subject",
+        "move-requested-body",
+        owner = owner,
+        to = moves_to(recovery),
+        at = time(at),
+        ready = time(recovery.ready_at),
+        link = link,
+        freeze = owner.freeze_link
+    )
+}
+
+pub(super) fn move_ready(owner: &Owner, recovery: &Recovery, at: Timestamp, link: &str) -> Email {
+    email!(
+        "move-ready-subject",
+        "move-ready-body",
+        owner = owner,
+        to = moves_to(recovery),
+        at = time(at),
+        expires = time(recovery.expires_at),
+        link = link,
+        freeze = owner.freeze_link
+    )
+}
+
+fn moves_to(recovery: &Recovery) -> String {
+    recovery.moves_to.map(|to| to.to_string()).unwrap_or_default()
+}
+
 /// Defines e-mails that name the owner and the time of the event alone.
 macro_rules! emails_of_owner_and_time {
     ($($function:ident: $subject:literal, $body:literal;)*) => {
@@ -161,6 +196,8 @@ macro_rules! emails_of_owner_and_time {
 emails_of_owner_and_time! {
     recovery_completed: "recovery-completed-subject", "recovery-completed-body";
     recovery_cancelled: "recovery-cancelled-subject", "recovery-cancelled-body";
+    moved: "moved-subject", "moved-body";
+    move_cancelled: "move-cancelled-subject", "move-cancelled-body";
     email_change_requested: "email-change-requested-subject", "email-change-requested-body";
     email_removed: "email-removed-subject", "email-removed-body";
     email_confirmed: "email-confirmed-subject", "email-confirmed-body";

@@ -401,6 +401,7 @@ pub(crate) async fn show(
             RecoveryStage::Cancelled => RecoveryState::Cancelled,
             RecoveryStage::Expired => RecoveryState::Expired,
         },
+        moves_to: recovery.moves_to,
         requested_at: recovery.requested_at,
         code_sent_to,
         code_until,

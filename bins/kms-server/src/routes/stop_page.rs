@@ -61,6 +61,9 @@ fn page(state: &State, found: Result<Recovery, CustodyError>, now: Timestamp) ->
             return LinkPage::failed(FAILED);
         }
     };
+    if recovery.moves_to.is_some() {
+        return move_page(state, &recovery, now);
+    }
     match recovery.stage(now) {
         RecoveryStage::Waiting | RecoveryStage::Ready => LinkPage::new(
             "Cancel the password reset?",
@@ -85,6 +88,33 @@ fn page(state: &State, found: Result<Recovery, CustodyError>, now: Timestamp) ->
             "The new password is already set. If it was not you, freeze your wallet now: nothing \
              can be sent from it until the freeze is lifted.",
             freeze_page::button_after(state, &recovery, now),
+        ),
+    }
+}
+
+/// The page about a move to another Telegram account.
+fn move_page(state: &State, recovery: &Recovery, now: Timestamp) -> LinkPage {
+    match recovery.stage(now) {
+        RecoveryStage::Waiting | RecoveryStage::Ready => LinkPage::new(
+            "Cancel the move of your wallet?",
+            "The operators of this service were asked to move your wallet to another Telegram \
+             account. If it was not you, cancel the move: your wallet stays where it is.",
+            Some(LinkButton { label: "Cancel the move", path: String::new() }),
+        ),
+        RecoveryStage::Cancelled => LinkPage::new(
+            "Cancelled",
+            "The move is cancelled, and your wallet stays where it is. If someone else asked for \
+             it, write to the operator of this service.",
+            None,
+        ),
+        RecoveryStage::Expired => {
+            LinkPage::new("Expired", "The move has expired. Your wallet stays where it is.", None)
+        }
+        RecoveryStage::Completed => LinkPage::new(
+            "Too late to cancel",
+            "Your wallet is already moved. If it was not you, freeze it now: nothing can be sent \
+             from it until the freeze is lifted.",
+            freeze_page::button_after(state, recovery, now),
         ),
     }
 }

@@ -30,6 +30,7 @@ mod key_database;
 mod keys;
 mod limits;
 mod memory;
+mod moves;
 mod operations;
 mod operators;
 mod other_chain;

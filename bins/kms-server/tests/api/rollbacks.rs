@@ -89,7 +89,7 @@ fn put_back(test: &TestServer, table: &str, key: &str) {
 }
 
 /// Keeps an account with its wallet, and puts them back.
-fn keep_account(test: &TestServer) {
+pub(crate) fn keep_account(test: &TestServer) {
     for table in ["accounts", "wallets"] {
         let sql = format!(
             "drop table if exists kept_{table}; create table kept_{table} as select * from {table}"
@@ -98,7 +98,7 @@ fn keep_account(test: &TestServer) {
     }
 }
 
-fn put_account_back(test: &TestServer) {
+pub(crate) fn put_account_back(test: &TestServer) {
     for (table, key) in [("accounts", "id"), ("wallets", "account_id")] {
         test.env.sql("drop table if exists kept").unwrap();
         test.env.sql(&format!("alter table kept_{table} rename to kept")).unwrap();

@@ -47,6 +47,9 @@ pub enum CustodyError {
     /// Every row of the account passes its integrity check.
     #[error("every row of this account passes its integrity check; there is nothing to rescue")]
     NotDamaged,
+    /// The Telegram user to whom a wallet is moved has one.
+    #[error("this Telegram user has a wallet already; a wallet is moved to a user without one")]
+    TelegramIdTaken,
     /// The account is page-only, and the caller is a bearer token.
     #[error("this account is used on the vault page alone; open the page from the chat")]
     PageRequired,
@@ -108,6 +111,7 @@ impl Audited for CustodyError {
             Self::NotFrozen => Phase::Outcome("not_frozen"),
             Self::NotPageOnly => Phase::Outcome("not_page_only"),
             Self::NotDamaged => Phase::Outcome("not_damaged"),
+            Self::TelegramIdTaken => Phase::Outcome("telegram_id_taken"),
             Self::PageRequired => Phase::Outcome("page_required"),
             Self::RecoveryReused => Phase::Outcome("recovery_reused"),
             Self::NoRecovery => Phase::Outcome("no_recovery"),

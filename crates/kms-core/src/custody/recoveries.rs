@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kms_types::{AccountRef, OneTimeCode, PasswordHash, RecoveryId, RecoveryStep, Timestamp};
+use kms_types::{
+    AccountId, AccountRef, OneTimeCode, PasswordHash, RecoveryId, RecoveryStep, Timestamp,
+};
 
 use super::error::WRONG_CODE;
 use super::journal::Journal;
@@ -85,13 +87,7 @@ impl Custody {
                 return Ok(known);
             }
             journal.intent().await?;
-            // A recovery that has expired, but is not yet stored as expired, does not block a new
-            // one.
-            if let Some(before) = self.ports.recoveries.open_recovery(account.id).await?
-                && let Some(due) = before.due(now)
-            {
-                self.write_due(due, caller, now).await?;
-            }
+            self.expire_before(account.id, caller, now).await?;
             self.enter_page(&account, now, journal).await?;
             let codes_key = self.sealer.keys.codes.current();
             let recovery = Recovery::request(id, &account, &self.rules, codes_key, now);
@@ -225,6 +221,9 @@ impl Custody {
             let (account, recovery) = self.recovery_of(account, id, journal, caller, now).await?;
             refuse_token(&account, journal)?;
             refuse_frozen(&account)?;
+            if recovery.moves_to.is_some() {
+                return Err(CustodyError::NoRecovery);
+            }
             if recovery.written == RecoveryStage::Completed {
                 self.unlock(account, new, now, journal, drop).await?;
                 return Ok(recovery);
@@ -273,7 +272,23 @@ impl Custody {
         Ok(())
     }
 
-    async fn recovery_of(
+    /// Stores that the last recovery of the account has expired, if it has: it does not block a new
+    /// one.
+    pub(super) async fn expire_before(
+        &self,
+        account: AccountId,
+        caller: &Caller,
+        now: Timestamp,
+    ) -> Result<(), CustodyError> {
+        if let Some(before) = self.ports.recoveries.open_recovery(account).await?
+            && let Some(due) = before.due(now)
+        {
+            self.write_due(due, caller, now).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn recovery_of(
         &self,
         account: AccountRef,
         id: RecoveryId,
@@ -306,7 +321,12 @@ impl Custody {
     /// Reads what the audit records of a recovery.
     async fn audited_steps(&self, id: RecoveryId) -> Result<AuditedSteps, CustodyError> {
         let audit = &self.ports.audit;
-        let ends = [Action::CancelRecovery(id), Action::Recover(id), Action::RecoveryExpired(id)];
+        let ends = [
+            Action::CancelRecovery(id),
+            Action::Recover(id),
+            Action::Move(id),
+            Action::RecoveryExpired(id),
+        ];
         let has_ended = audit.count_outcomes(&ends, "ok").await? > 0;
         let tried = [Action::ConfirmRecovery(id)];
         let wrong_codes = audit.count_outcomes(&tried, WRONG_CODE).await?;

@@ -241,6 +241,7 @@ pub(super) fn write(
     let mac = with_account_fields(account, |fields| keys.row.mac(fields));
     let changed = diesel::update(accounts::table.find(account.id.to_string()))
         .set((
+            accounts::telegram_id.eq(account.telegram_id.as_i64()),
             accounts::state.eq(account.state.as_str()),
             accounts::unfreezes_at.eq(account.unfreezes_at.map(|at| at.0)),
             accounts::mobile.eq(&account.mobile),

@@ -14,7 +14,9 @@ use kms_types::{
 
 use super::contacts::verified_email;
 use super::rows;
-use crate::database::{AnyConnection, Database, Failure, Writes, add_write, all_or_nothing};
+use crate::database::{
+    AnyConnection, Database, Failure, Writes, add_write, all_or_nothing, unless_taken,
+};
 use crate::events::{self, About, NewEvent};
 use crate::names;
 use crate::names::observations::{self, Observed};
@@ -50,14 +52,27 @@ impl AccountStore for Database {
     async fn swap_wallet(&self, swap: WalletSwap) -> Result<bool, StoreError> {
         let keys = self.keys.clone();
         self.blocking(move |connection| {
-            all_or_nothing(connection, |connection| {
+            unless_taken(all_or_nothing(connection, |connection| {
                 let WalletSwap { account, replaces, wallet, reason, at } = swap;
+                let mut owner_before = None;
                 let swapped = rows::update_with_wallet(connection, account, &keys, |current| {
-                    if !current.allows(replaces) || current.wallet.address != wallet.address {
+                    let is_allowed = match reason {
+                        SwapReason::Move(_) => current.wallet.version == replaces,
+                        SwapReason::PasswordChange | SwapReason::Recovery(_) => {
+                            current.allows(replaces)
+                        }
+                    };
+                    if !is_allowed || current.wallet.address != wallet.address {
                         return false;
                     }
-                    if let SwapReason::Recovery(_) = reason {
-                        current.recovered_at = Some(at);
+                    owner_before = Some(current.telegram_id);
+                    match reason {
+                        SwapReason::PasswordChange => {}
+                        SwapReason::Recovery(_) => current.recovered_at = Some(at),
+                        SwapReason::Move(recovery) => {
+                            let Some(to) = recovery.moves_to else { return false };
+                            current.telegram_id = to;
+                        }
                     }
                     current.wallet = wallet;
                     // The new password was not the one of the request.
@@ -76,6 +91,11 @@ impl AccountStore for Database {
                         events::append(connection, account, at, kind, About::Nothing)?;
                         Ok(true)
                     }
+                    SwapReason::Move(recovery) => {
+                        recoveries::append_moved(connection, &recovery, owner_before, at)?;
+                        Ok(recovery.account == account
+                            && recoveries::update(connection, &recovery, None, at, &keys)?)
+                    }
                     SwapReason::Recovery(recovery) => {
                         password_lockout::reset(connection, account)?;
                         let step = Some(RecoveryStep::Completed);
@@ -83,7 +103,7 @@ impl AccountStore for Database {
                             && recoveries::update(connection, &recovery, step, at, &keys)?)
                     }
                 }
-            })
+            }))
         })
         .await
     }

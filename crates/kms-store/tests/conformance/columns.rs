@@ -57,7 +57,8 @@ const TABLES: &[(&str, &str, &str)] = &[
     ),
     (
         "events",
-        "seq tx account_id at stream kind transfer_id deposit_id recovery_id contact",
+        "seq tx account_id at stream kind transfer_id deposit_id recovery_id contact \
+         telegram_id",
         "notices can be stopped by a database writer: docs/security.md; contacts are sealed",
     ),
     ("event_cursors", "consumer tx seq", "as events"),

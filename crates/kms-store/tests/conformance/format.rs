@@ -182,6 +182,7 @@ fn recovery(byte: u8, account: AccountId, code: RecoveryCode) -> Recovery {
         written: RecoveryStage::Waiting,
         code,
         codes_key: 1.try_into().unwrap(),
+        moves_to: None,
         requested_at: NOW,
         ready_at: NOW.plus(Duration::from_secs(60)),
         expires_at: NOW.plus(Duration::from_secs(120)),
@@ -189,7 +190,7 @@ fn recovery(byte: u8, account: AccountId, code: RecoveryCode) -> Recovery {
     }
 }
 
-/// Waiting with a code that was tried once, and with a confirmed one.
+/// Waiting with a code that was tried once, with a confirmed one, and for a move.
 async fn recoveries(database: &Database) {
     for (byte, code) in [
         (5, RecoveryCode::Sent { until: NOW.plus(Duration::from_secs(10)), tries: 1 }),
@@ -198,6 +199,10 @@ async fn recoveries(database: &Database) {
         let account = create(database, byte.into()).await;
         assert!(database.insert_recovery(recovery(byte, account.id, code)).await.unwrap());
     }
+    let account = create(database, 10).await;
+    let moves_to = Some(11.try_into().unwrap());
+    let moved = Recovery { moves_to, ..recovery(10, account.id, RecoveryCode::None) };
+    assert!(database.insert_recovery(moved).await.unwrap());
 }
 
 async fn email_changes(database: &Database) {

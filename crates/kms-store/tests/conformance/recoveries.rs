@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+use kms_core::account::{SwapReason, Wallet, WalletSwap};
 use kms_core::audit::Caller;
 use kms_core::freeze::FreezeChange;
 use kms_core::page_only::PageChange;
 use kms_core::ports::{AccountStore, FreezeStore, PasswordGate, RecoveryStore, StoreError};
 use kms_core::recovery::{Recovery, RecoveryCode, RecoveryStage};
 use kms_store::{Database, KeyDatabase, Pausable, Paused, open_key_database};
-use kms_types::{AccountId, EventCursor, EventKind, RecoveryId, RecoveryStep, Timestamp};
+use kms_types::{
+    AccountId, EventCursor, EventKind, EventStream, RecoveryId, RecoveryStep, TelegramId, Timestamp,
+};
 
 use crate::fixtures::{Subject, events, insert, on_every_database};
 
@@ -17,6 +20,7 @@ on_every_database!(
     of_two_concurrent_steps_one_is_written,
     due_recoveries_are_found,
     a_correct_password_cancels,
+    a_move_gives_the_account_to_a_user_without_one,
     recoveries_and_payments_are_paused_and_resumed,
     a_pause_makes_every_wait_longer,
     a_lease_has_one_holder,
@@ -30,6 +34,7 @@ pub(crate) fn ready(account: AccountId) -> Recovery {
         written: RecoveryStage::Waiting,
         code: RecoveryCode::Sent { until: Timestamp(500), tries: 0 },
         codes_key: 1.try_into().unwrap(),
+        moves_to: None,
         requested_at: Timestamp(100),
         ready_at: Timestamp(1_100),
         expires_at: Timestamp(1_300),
@@ -111,6 +116,43 @@ async fn due_recoveries_are_found(subject: Subject) {
     assert_eq!(due(1_300).await.len(), 2);
     let open = database.open_recoveries().await.unwrap();
     assert_eq!(open.len(), 2);
+}
+
+async fn a_move_gives_the_account_to_a_user_without_one(subject: Subject) {
+    let database = &subject.database;
+    let ann = insert(database, 1, "ann").await;
+    insert(database, 2, "bob").await;
+    let user = |id: i64| TelegramId::try_from(id).unwrap();
+    let swap = |recovery| WalletSwap {
+        account: ann.id,
+        replaces: 1,
+        wallet: Wallet { version: 2, sealed_key: vec![9; 61], ..ann.wallet.clone() },
+        reason: SwapReason::Move(recovery),
+        at: Timestamp(1_200),
+    };
+    for (to, is_moved) in [(None, false), (Some(user(2)), false), (Some(user(9)), true)] {
+        let requested = Recovery { code: RecoveryCode::None, moves_to: to, ..ready(ann.id) };
+        assert!(database.insert_recovery(requested).await.unwrap());
+        let done = requested.completed(Timestamp(1_200)).unwrap();
+        assert_eq!(database.swap_wallet(swap(done)).await.unwrap(), is_moved, "{to:?}");
+        if is_moved {
+            assert_eq!(database.recovery(done.id).await.unwrap(), Some(done));
+            assert!(!database.swap_wallet(swap(done)).await.unwrap(), "once");
+            continue;
+        }
+        // Nothing was written.
+        assert_eq!(database.account(user(1).into()).await.unwrap().as_ref(), Some(&ann));
+        assert_eq!(database.recovery(done.id).await.unwrap(), Some(requested));
+        let cancelled = requested.cancelled(Timestamp(200)).unwrap();
+        assert!(database.update_recovery(cancelled, None, Timestamp(200)).await.unwrap());
+    }
+    assert_eq!(database.account(user(1).into()).await.unwrap(), None);
+    let moved = database.account(user(9).into()).await.unwrap().unwrap();
+    assert_eq!((moved.id, moved.wallet.version, moved.recovered_at), (ann.id, 2, None));
+    let found = database.events_after(EventStream::Security, EventCursor::default(), 100).await;
+    let notified = found.unwrap().events.into_iter().filter(|it| it.telegram_id == user(1));
+    let kinds: Vec<_> = notified.map(|event| event.kind).collect();
+    assert_eq!(kinds, [EventKind::Recovery(RecoveryStep::Moved)]);
 }
 
 #[tokio::test]

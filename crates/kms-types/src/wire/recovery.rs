@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AccountId, Email, Mobile, OneTimeCode, PasswordHash, RecoveryId, Timestamp};
+use crate::{
+    AccountId, Email, Mobile, OneTimeCode, PasswordHash, RecoveryId, TelegramId, Timestamp,
+};
 
 /// `POST /v1/accounts/{account}/recoveries`: requests a recovery of a forgotten password. The
 /// new password is set with [`CompleteRecovery`].
@@ -46,6 +48,10 @@ pub struct Recovery {
     pub account: AccountId,
     /// Its state now.
     pub state: RecoveryState,
+    /// The Telegram account to which operators move the wallet. Without it, the recovery sets a new
+    /// password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moves_to: Option<TelegramId>,
     /// When it was requested.
     pub requested_at: Timestamp,
     /// The masked address that a code was sent to, while the code can be confirmed.

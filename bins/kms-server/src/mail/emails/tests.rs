@@ -20,6 +20,7 @@ fn all(owner: &Owner) -> Vec<Email> {
         written: RecoveryStage::Waiting,
         code: RecoveryCode::Confirmed,
         codes_key: 1.try_into().unwrap(),
+        moves_to: Some(8.try_into().unwrap()),
         requested_at: AT,
         ready_at: AT.plus(std::time::Duration::from_secs(3_600)),
         expires_at: AT.plus(std::time::Duration::from_secs(7_200)),
@@ -33,6 +34,8 @@ fn all(owner: &Owner) -> Vec<Email> {
         recovery_requested(owner, &recovery, None, AT, LINK),
         recovery_confirmed(owner, &recovery, AT, LINK),
         recovery_ready(owner, &recovery, AT, LINK),
+        move_requested(owner, &recovery, AT, LINK),
+        move_ready(owner, &recovery, AT, LINK),
         email_code(owner, &code(), AT),
     ];
     plain.chain(security).chain(others).collect()
