@@ -59,8 +59,8 @@ impl fmt::Display for Family {
 }
 
 impl Endpoint {
-    /// Refuses a chain of the ZK stack, whatever its id: its nodes know the address of a contract of
-    /// the stack. Returns whether the node said that it does not.
+    /// Refuses a chain of the ZK stack, whatever its id: its nodes know the address of a contract
+    /// of the stack. Returns whether the node said that it does not.
     pub(super) async fn check_family(&self) -> Result<bool, ChainError> {
         let method = "zks_getBridgehubContract";
         match self.provider.client().request::<_, Value>(method, ()).await {
