@@ -5,7 +5,6 @@ use std::fmt;
 
 use alloy::primitives::Address;
 use alloy::providers::Provider;
-use alloy::transports::RpcError;
 use serde_json::Value;
 
 use super::endpoint::Endpoint;
@@ -60,16 +59,14 @@ impl fmt::Display for Family {
 
 impl Endpoint {
     /// Refuses a chain of the ZK stack, whatever its id: its nodes know the address of a contract
-    /// of the stack. Returns whether the node said that it does not.
-    pub(super) async fn check_family(&self) -> Result<bool, ChainError> {
+    /// of the stack. Another answer, or none, is that of a node without the method.
+    pub(super) async fn check_family(&self) -> Result<(), ChainError> {
         let method = "zks_getBridgehubContract";
         match self.provider.client().request::<_, Value>(method, ()).await {
             Ok(Value::String(answer)) if answer.parse::<Address>().is_ok() => {
                 Err(self.mark_failed(self.unsupported(Family::ZkStack)))
             }
-            Ok(_) | Err(RpcError::ErrorResp(_)) => Ok(true),
-            // It is asked again with the next health check.
-            Err(_) => Ok(false),
+            _ => Ok(()),
         }
     }
 }
