@@ -31,7 +31,7 @@ async fn without_mongodb_no_account_is_created_but_sends_still_work() {
     let refused = recover_as(&test.client, 2, first, "new").await.unwrap_err();
     assert_eq!(refused.code(), Some(ErrorCode::StoreUnavailable));
     assert_eq!(test.ops("/readyz").await.status(), 503);
-    // A send never reads MongoDB.
+    // A send does not wait for MongoDB.
     let quoted = test.client.quote(&quote(1, "@bob", "1")).await.unwrap();
     test.client.confirm(quoted.id, &confirm(&quoted, "ann's password")).await.unwrap();
     let mined = test.until(quoted.id, TransferState::Mined).await;

@@ -5,10 +5,12 @@
 //! A repair must never fail or delay the request that made it possible, nor overwrite a concurrent
 //! change of password or a recovery.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use kms_types::{AccountId, PasswordHash, Timestamp};
+use kms_types::{AccountId, PasswordHash, SckId, Timestamp};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::journal::Journal;
@@ -22,6 +24,13 @@ use crate::sck::Sck;
 
 /// Concurrent checks, and concurrent repairs. Excess wallets are repaired at their next unlock.
 const CONCURRENCY: usize = 8;
+
+/// How long the key database is not asked again for an SCK that was found usable: a wallet that
+/// pays all day costs it one read an hour. The background check reads all SCKs once a day.
+const RECENT: Duration = Duration::from_secs(60 * 60);
+
+/// Above this number, SCKs that were found usable are forgotten.
+const MANY: usize = 50_000;
 
 /// Attempts to record a replaced SCK beside other changes of the row. What is not recorded is
 /// replaced at the next unlock.
@@ -43,12 +52,35 @@ pub(super) struct PendingRepair(Option<oneshot::Receiver<Result<Repair, CustodyE
 pub(super) struct Repairer {
     checks: Arc<Semaphore>,
     repairs: Arc<Semaphore>,
+    usable: Arc<Usable>,
+}
+
+/// When SCKs were found usable.
+#[derive(Debug, Default)]
+struct Usable(Mutex<HashMap<SckId, Instant>>);
+
+impl Usable {
+    fn is_recent(&self, id: SckId) -> bool {
+        self.found().get(&id).is_some_and(|at| at.elapsed() < RECENT)
+    }
+
+    fn add(&self, id: SckId) {
+        let mut found = self.found();
+        if found.len() >= MANY {
+            found.clear();
+        }
+        found.insert(id, Instant::now());
+    }
+
+    fn found(&self) -> MutexGuard<'_, HashMap<SckId, Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Default for Repairer {
     fn default() -> Self {
         let [checks, repairs] = [(); 2].map(|()| Arc::new(Semaphore::new(CONCURRENCY)));
-        Self { checks, repairs }
+        Self { checks, repairs, usable: Arc::default() }
     }
 }
 
@@ -94,23 +126,29 @@ impl WalletSealer {
 
 impl Repairer {
     /// Checks, while the password is being tried, whether the key database has a usable wrapped
-    /// SCK: then none has to be prepared. An SCK that is not found in time counts as missing.
+    /// SCK, unless it had within the last hour: then none has to be prepared. An SCK that is not
+    /// found in time counts as missing.
     pub(super) fn check_wrapped_sck(
         &self,
         ports: &Ports,
         sealer: &Arc<WalletSealer>,
         account: &Account,
     ) -> Arc<AtomicBool> {
-        let usable = Arc::new(AtomicBool::new(false));
-        if sealer.is_current(&account.wallet)
+        let id = account.wallet.sck_id;
+        let usable = Arc::new(AtomicBool::new(self.usable.is_recent(id)));
+        if !usable.load(Ordering::Relaxed)
+            && sealer.is_current(&account.wallet)
             && let Ok(permit) = Arc::clone(&self.checks).try_acquire_owned()
         {
             let (ports, sealer, account) = (ports.clone(), Arc::clone(sealer), account.clone());
-            let result = Arc::clone(&usable);
+            let (result, recent) = (Arc::clone(&usable), Arc::clone(&self.usable));
             tokio::spawn(async move {
                 let _permit = permit;
-                let found = ports.scks.sck(account.wallet.sck_id).await;
+                let found = ports.scks.sck(id).await;
                 let found = found.is_ok_and(|found| sealer.is_usable(&account, found.as_ref()));
+                if found {
+                    recent.add(id);
+                }
                 result.store(found, Ordering::Release);
             });
         }

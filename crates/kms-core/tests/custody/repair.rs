@@ -89,6 +89,13 @@ async fn does_not_replace_a_usable_wrapped_sck() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(world.audit().await.len(), rows + 2);
     assert_eq!(world.scks.sck(ann.wallet.sck_id).await.unwrap(), sound);
+    // It was found: for an hour the key database is not asked again, and another server asks it.
+    world.scks.remove_sck(ann.wallet.sck_id).await.unwrap();
+    opens(&custody, "ann's").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(world.scks.sck(ann.wallet.sck_id).await.unwrap(), None);
+    opens(&world.rotated(OLD), "ann's").await.unwrap();
+    until(&world, async || world.scks.sck(ann.wallet.sck_id).await.unwrap().is_some()).await;
 }
 
 async fn resealed(world: &World, before: &Account) -> Account {
