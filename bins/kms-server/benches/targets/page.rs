@@ -50,12 +50,15 @@ pub(crate) async fn rows(stage: &Stage) -> Vec<Row> {
         let shown = page.send(Method::GET, "transfer", opened, &()).await;
         views.push(serde_json::from_value::<TransferView>(shown).unwrap().view);
     }
+    stage.mine_every(Some(0));
     let (confirm, kdf) = beside_kdf(stage, async |id| {
         let at = usize::try_from(id).unwrap();
         let body = ConfirmShown { password_hash: hash(WORDS), view: views[at].clone() };
         page.send(Method::POST, "transfer/confirm", &pages[at], &body).await;
     })
     .await;
+    stage.settle().await;
+    stage.mine_every(None);
     let parts = kdf + 4.0 * sign();
     let name = "confirm on the page: server CPU / KDF + four signatures";
     vec![
