@@ -11,7 +11,7 @@ use kms_types::{AccountId, EventKind, RecoveryId, RecoveryStep, TelegramId, Time
 use crate::convert::RowRef;
 use crate::database::{AnyConnection, Database, Failure, inserted};
 use crate::events::{self, About};
-use crate::schema::recoveries;
+use crate::schema::{accounts, recoveries};
 use crate::server_keys::{BATCH, StaleMac};
 
 pub(crate) const OPEN: &str = "stage in ('waiting', 'ready')";
@@ -301,9 +301,16 @@ fn append_event(
     step: RecoveryStep,
     at: Timestamp,
 ) -> Result<(), Failure> {
-    let step = if recovery.moves_to.is_some() { of_move(step) } else { step };
-    let (kind, about) = (EventKind::Recovery(step), About::Recovery(recovery.id));
-    events::append(connection, recovery.account, at, kind, about)
+    let about = About::Recovery(recovery.id);
+    if recovery.moves_to.is_none() {
+        return events::append(connection, recovery.account, at, EventKind::Recovery(step), about);
+    }
+    // Who has the wallet now is notified, also if the notice is read after the move.
+    let key = recovery.account.to_string();
+    let owner: i64 = accounts::table.find(&key).select(accounts::telegram_id).first(connection)?;
+    let owner = RowRef { table: "accounts", key: &key }.convert(owner)?;
+    let kind = EventKind::Recovery(of_move(step));
+    events::append_to(connection, Some(owner), recovery.account, at, kind, about)
 }
 
 /// The step of a move that this step of a recovery is.
