@@ -152,7 +152,10 @@ async fn a_move_gives_the_account_to_a_user_without_one(subject: Subject) {
     let found = database.events_after(EventStream::Security, EventCursor::default(), 100).await;
     let notified = found.unwrap().events.into_iter().filter(|it| it.telegram_id == user(1));
     let kinds: Vec<_> = notified.map(|event| event.kind).collect();
-    assert_eq!(kinds, [EventKind::Recovery(RecoveryStep::Moved)]);
+    let [requested, moved] =
+        [RecoveryStep::MoveRequested, RecoveryStep::Moved].map(EventKind::Recovery);
+    // Also what was not read before the move.
+    assert_eq!(kinds, [requested, requested, moved]);
 }
 
 #[tokio::test]
