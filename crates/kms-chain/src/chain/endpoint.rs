@@ -152,8 +152,7 @@ impl Endpoint {
             return Err(self.mark_failed(wrong));
         }
         if !self.is_known_family.load(Ordering::Relaxed) {
-            self.check_family().await?;
-            self.is_known_family.store(true, Ordering::Relaxed);
+            self.is_known_family.store(self.check_family().await?, Ordering::Relaxed);
         }
         *self.health() = Some(Health { checked_at, newest_block: newest_block? });
         if self.failed_at().take().is_some() {

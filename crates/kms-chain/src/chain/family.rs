@@ -5,6 +5,7 @@ use std::fmt;
 
 use alloy::primitives::Address;
 use alloy::providers::Provider;
+use alloy::transports::RpcError;
 use serde_json::Value;
 
 use super::endpoint::Endpoint;
@@ -59,14 +60,16 @@ impl fmt::Display for Family {
 
 impl Endpoint {
     /// Refuses a chain of the ZK stack, whatever its id: its nodes know the address of a contract
-    /// of the stack. Another answer, or none, is that of a node without the method.
-    pub(super) async fn check_family(&self) -> Result<(), ChainError> {
+    /// of the stack. Returns whether the node answered at all: if not, it is asked again with the
+    /// next health check.
+    pub(super) async fn check_family(&self) -> Result<bool, ChainError> {
         let method = "zks_getBridgehubContract";
         match self.provider.client().request::<_, Value>(method, ()).await {
             Ok(Value::String(answer)) if answer.parse::<Address>().is_ok() => {
                 Err(self.mark_failed(self.unsupported(Family::ZkStack)))
             }
-            _ => Ok(()),
+            Ok(_) | Err(RpcError::ErrorResp(_)) => Ok(true),
+            Err(_) => Ok(false),
         }
     }
 }
